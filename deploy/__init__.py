@@ -1,0 +1,1 @@
+"""What starts real parts (Kafka, Ceph, PostgreSQL, Orthanc) on one machine."""

@@ -1,0 +1,1 @@
+"""De-identification, verification, and store-and-forward to the core."""

@@ -1,0 +1,1 @@
+"""The core: intake of shipments, labels, training, evaluation, registry and rollout."""
