@@ -1,0 +1,312 @@
+"""The edge's transactions: each function leaves the database in a state from which a repeat changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, text, update
+from sqlalchemy.orm import Session
+
+from edgerad import ids
+from edgerad.database import Database, insert, insert_new
+from edgerad.events import AssessedEvent
+from edgerad.records import (
+    Alert,
+    AlertEvent,
+    Assessment,
+    Audit,
+    ComponentStatus,
+    DeadLetter,
+    Image,
+    Outbox,
+    Rollout,
+    Shipment,
+    now,
+)
+from edgerad.scoring import Outcome, Refused, Scored
+
+PENDING, ASSESSED, QUARANTINED, DELETED = "pending", "assessed", "quarantined", "deleted"
+DETAIL_LIMIT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """An object that an event or the sweep announced."""
+
+    bucket: str
+    key: str
+    etag: str
+    version_id: str | None
+    size: int | None
+    stored_at: datetime | None
+    source: str
+
+    @property
+    def image_id(self) -> str:
+        """The image's identity."""
+        return ids.image_id(self.bucket, self.key, self.etag)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """An original record as it came, for a dead letter: `source` kafka or sweep, `position` topic/partition/offset."""
+
+    source: str
+    position: str
+    record: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShipPolicy:
+    """What is shipped to the core: unknown cases and a random share of the rest."""
+
+    enabled: bool
+    random_share: float
+
+    def why(self, image_id: str, triage: str) -> str | None:
+        """Return unknown, random, or None (not shipped); the same for an image whenever it is asked."""
+        if not self.enabled:
+            return None
+        if triage == "unknown":
+            return "unknown"
+        return "random" if ids.share(image_id, "ship") < self.random_share else None
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What a call of `record` changed; repeated outcomes count nowhere."""
+
+    assessed: int = 0
+    quarantined: int = 0
+    alerts: int = 0
+    shipments: int = 0
+
+
+def register(database: Database, images: Sequence[NewImage]) -> dict[str, str]:
+    """Insert images as pending where they are new; return the state of each by image_id."""
+    rows: dict[str, dict[str, Any]] = {
+        image.image_id: {
+            "image_id": image.image_id,
+            "bucket": image.bucket,
+            "key": image.key,
+            "version_id": image.version_id,
+            "etag": image.etag.strip('"'),
+            "size": image.size,
+            "source": image.source,
+            "state": PENDING,
+            "header": {},
+            "stored_at": image.stored_at,
+        }
+        for image in images
+    }
+    if not rows:
+        return {}
+    with database.write() as session:
+        insert_new(session, Image, list(rows.values()), "image_id")
+        query = select(Image.image_id, Image.state).where(Image.image_id.in_(rows))
+        return {row.image_id: row.state for row in session.execute(query)}
+
+
+def states(database: Database, image_ids: Iterable[str]) -> dict[str, str]:
+    """Return the states of those images that are registered."""
+    with database.read() as session:
+        query = select(Image.image_id, Image.state).where(Image.image_id.in_(list(image_ids)))
+        return {row.image_id: row.state for row in session.execute(query)}
+
+
+def record(
+    database: Database,
+    outcomes: Sequence[Outcome],
+    letters: dict[str, Letter],
+    policy: ShipPolicy,
+    topic_assessed: str,
+    attempts: int = 1,
+) -> Recorded:
+    """Write the outcomes of registered images in one transaction, with all that follows from them.
+
+    A `Scored` makes an assessment, an outbox event, an open alert when high, a queued shipment when the policy says
+    so. A `Refused` quarantines the image and leaves a dead letter with the original record of `letters`. An image
+    that is no longer pending is left as it is: a repeat changes nothing. Retryable refusals are the caller's.
+    """
+    done = Recorded()
+    with database.write() as session:
+        query = select(Image.image_id).where(
+            Image.image_id.in_([outcome.image_id for outcome in outcomes]), Image.state == PENDING
+        )
+        # Locked, so that two actors with the same image after a rebalance decide one after the other.
+        pending = set(session.execute(query.with_for_update()).scalars())
+        for outcome in outcomes:
+            if outcome.image_id not in pending:
+                continue
+            pending.discard(outcome.image_id)
+            if isinstance(outcome, Scored):
+                _assess(session, outcome, policy, topic_assessed, done)
+            else:
+                _quarantine(session, outcome, letters.get(outcome.image_id), attempts)
+                done.quarantined += 1
+    return done
+
+
+def _assess(session: Session, scored: Scored, policy: ShipPolicy, topic: str, done: Recorded) -> None:
+    at = now()
+    assessment = ids.assessment_id(scored.image_id, scored.model_digest)
+    _finish(session, scored.image_id, ASSESSED, None, at, header=scored.header)
+    row = {
+        "assessment_id": assessment,
+        "image_id": scored.image_id,
+        "finding": scored.finding,
+        "probability": scored.probability,
+        "logit": scored.logit,
+        "triage": scored.triage,
+        "model_digest": scored.model_digest,
+        "calibration_version": scored.calibration_version,
+        "threshold_version": scored.threshold_version,
+        "role": "primary",
+        "runtime": scored.runtime,
+        "seconds": scored.seconds,
+        "assessed_at": at,
+    }
+    if not insert_new(session, Assessment, [row], "assessment_id"):
+        return
+    done.assessed += 1
+    event = AssessedEvent(
+        event_id=ids.digest("assessed", assessment),
+        assessment_id=assessment,
+        image_id=scored.image_id,
+        finding=scored.finding,
+        probability=scored.probability,
+        triage=scored.triage,
+        model_digest=scored.model_digest,
+        calibration_version=scored.calibration_version,
+        threshold_version=scored.threshold_version,
+        assessed_at=at,
+    )
+    publish(session, topic, scored.image_id, event.event_id, event.model_dump(mode="json"))
+    if scored.triage == "high":
+        alert = ids.digest("alert", assessment)
+        session.add(Alert(alert_id=alert, image_id=scored.image_id, assessment_id=assessment, state="open"))
+        session.flush()  # no relationship tells the unit of work that the alert comes before its event
+        session.add(AlertEvent(alert_id=alert, kind="opened", channel="dashboard"))
+        done.alerts += 1
+    if why := policy.why(scored.image_id, scored.triage):
+        shipment = {
+            "shipment_id": ids.digest("shipment", scored.image_id),
+            "image_id": scored.image_id,
+            "assessment_id": assessment,
+            "why": why,
+            "state": "queued",
+        }
+        done.shipments += len(insert_new(session, Shipment, [shipment], "shipment_id"))
+
+
+def _quarantine(session: Session, refused: Refused, letter: Letter | None, attempts: int) -> None:
+    _finish(session, refused.image_id, QUARANTINED, refused.reason, now())
+    letter = letter or Letter("unknown", "", "")
+    write_dead_letter(session, letter, refused.reason, refused.detail, attempts, refused.image_id)
+
+
+def _finish(
+    session: Session, image_id: str, state: str, reason: str | None, at: datetime, header: dict[str, str] | None = None
+) -> None:
+    values: dict[str, Any] = {"state": state, "reason": reason, "finished_at": at}
+    if header is not None:
+        values["header"] = header
+    session.execute(update(Image).where(Image.image_id == image_id).values(**values))
+
+
+def mark_deleted(database: Database, bucket: str, key: str) -> int:
+    """Mark the pending images of a deleted object as deleted; an assessed one keeps its assessment."""
+    with database.write() as session:
+        query = select(Image.image_id).where(Image.bucket == bucket, Image.key == key, Image.state == PENDING)
+        found = list(session.execute(query).scalars())
+        for image in found:
+            _finish(session, image, DELETED, "object-deleted", now())
+        return len(found)
+
+
+def write_dead_letter(
+    session: Session, letter: Letter, reason: str, detail: str, attempts: int, image_id: str | None = None
+) -> str:
+    """Insert a dead letter, or open it again when the same record failed before; return its id."""
+    identity = ids.digest("dead", letter.source, letter.position, image_id or letter.record)
+    values = {
+        "dead_letter_id": identity,
+        "image_id": image_id,
+        "reason": reason,
+        "detail": detail[:DETAIL_LIMIT],
+        "attempts": attempts,
+        "source": letter.source,
+        "position": letter.position,
+        "record": letter.record,
+        "created_at": now(),
+        "replayed_at": None,
+    }
+    statement = insert(session, DeadLetter).values(**values)
+    changed = {name: values[name] for name in ("reason", "detail", "attempts", "created_at", "replayed_at")}
+    session.execute(statement.on_conflict_do_update(index_elements=["dead_letter_id"], set_=changed))
+    return identity
+
+
+def publish(session: Session, topic: str, key: str, event_id: str, payload: dict[str, Any]) -> None:
+    """Put an event into the outbox, once by its `event_id`; notify/ brings it to Kafka."""
+    row = {"event_id": event_id, "topic": topic, "key": key, "payload": payload}
+    insert_new(session, Outbox, [row], "outbox_id")
+
+
+def reopen(session: Session, image_id: str) -> bool:
+    """Put a quarantined image back to pending (a replay); return whether it was quarantined."""
+    statement = update(Image).where(Image.image_id == image_id, Image.state == QUARANTINED)
+    found = session.execute(
+        statement.values(state=PENDING, reason=None, finished_at=None).returning(Image.image_id)
+    ).scalar_one_or_none()
+    return found is not None
+
+
+def audit(session: Session, actor: str, action: str, subject: str, detail: dict[str, Any]) -> None:
+    """Append an audit record, chained by hash to the one before; `detail` must hold no patient data."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(7312)"))  # one link at a time; SQLite has one writer anyway
+    previous = session.execute(select(Audit.hash).order_by(Audit.audit_id.desc()).limit(1)).scalar_one_or_none() or ""
+    at = now()
+    session.add(
+        Audit(
+            at=at,
+            actor=actor,
+            action=action,
+            subject=subject,
+            detail=detail,
+            previous_hash=previous,
+            hash=audit_hash(previous, at, actor, action, subject, detail),
+        )
+    )
+    session.flush()
+
+
+def audit_hash(previous: str, at: datetime, actor: str, action: str, subject: str, detail: dict[str, Any]) -> str:
+    """Return the SHA-256 that links an audit record to the one before."""
+    content = json.dumps([previous, at.isoformat(), actor, action, subject, detail], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def report(database: Database, component: str, data: dict[str, Any]) -> None:
+    """Write a component's sign of life with its figures (lag, replicas, backlog …)."""
+    with database.write() as session:
+        values = {"component": component, "data": data, "at": now()}
+        statement = insert(session, ComponentStatus).values(**values)
+        session.execute(
+            statement.on_conflict_do_update(index_elements=["component"], set_={"data": data, "at": values["at"]})
+        )
+
+
+def model_in_service(database: Database, edge_id: str, finding: str) -> str | None:
+    """Return the digest of the model that was last put into service at an edge, or None."""
+    with database.read() as session:
+        query = select(Rollout.model_digest).where(
+            Rollout.edge_id == edge_id, Rollout.finding == finding, Rollout.state == "serving"
+        )
+        return session.execute(query.order_by(Rollout.rollout_id.desc()).limit(1)).scalar_one_or_none()

@@ -1,0 +1,62 @@
+"""Structured logs that cannot carry patient data."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+if TYPE_CHECKING:
+    from edgerad.settings import TelemetrySettings
+
+SAFE_FIELDS = frozenset(
+    """
+    actor address alert_id alerts assessed assessment_id attempt attempts backlog batch bytes cases channel component
+    count edge_id error finding host image_id lag model_digest parcel_id partition pid port quarantined reason replicas
+    retry_in role seconds shipment_id shipments state status topic training_run_id url workers
+    """.split()
+)
+"""Fields that a log line may carry. Any other is dropped and named: a patient's name cannot slip in by a new field."""
+
+
+def _drop_unsafe(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG001
+    always = {"event", "level", "logger", "timestamp"}
+    unsafe = sorted(set(event) - SAFE_FIELDS - always)
+    for name in unsafe:
+        del event[name]
+    # An exception's text can quote its input; its type tells what went wrong without.
+    if isinstance(event.get("error"), BaseException):
+        event["error"] = type(event["error"]).__name__
+    if unsafe:
+        event["dropped_fields"] = unsafe
+    return event
+
+
+def configure_logging(settings: TelemetrySettings) -> None:
+    """Send logs to standard error as JSON or for people; quiet the libraries that log patient data."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _drop_unsafe,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level]),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    for library in ("pydicom", "pynetdicom", "botocore", "boto3", "urllib3", "kafka", "httpx", "uvicorn.access"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def get_logger(component: str) -> Any:
+    """Return the logger of a component; log `image_id`, never a key, a name or a header value."""
+    return structlog.get_logger().bind(component=component)
