@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -300,6 +302,10 @@ class Settings(BaseSettings):
         """SQLAlchemy URL of the database; a secret where it holds a password."""
         return self.database.url.reveal() or f"sqlite:///{(self.data_dir / 'edgerad.db').absolute()}"
 
+    def environment(self) -> dict[str, str]:
+        """Return these settings as EDGERAD_… variables, for the processes of one machine; holds secrets."""
+        return dict(_variables("EDGERAD", self))
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -341,6 +347,19 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     except ValueError as error:  # TOML that does not parse
         msg = f"settings file {file} is not valid TOML: {error}"
         raise SettingsError(msg) from None
+
+
+def _variables(prefix: str, section: BaseModel) -> Iterator[tuple[str, str]]:
+    for name, value in section:
+        variable = f"{prefix}_{name.upper()}" if prefix == "EDGERAD" else f"{prefix}__{name.upper()}"
+        if isinstance(value, BaseModel):
+            yield from _variables(variable, value)
+        elif isinstance(value, SecretStr):
+            yield variable, value.get_secret_value()
+        elif isinstance(value, tuple):
+            yield variable, json.dumps(value)
+        elif value is not None:
+            yield variable, str(value)
 
 
 def _explain(error: ValidationError, file: Path) -> str:
