@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
@@ -66,6 +66,7 @@ class Database:
                 self._engine = create_engine(
                     self._url, hide_parameters=True, pool_size=self._pool_size, pool_pre_ping=True
                 )
+            event.listen(self._engine, "handle_error", _shorten_error)
         return self._engine
 
     def upgrade(self) -> None:
@@ -109,6 +110,13 @@ def _prepare_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 - 
     cursor.execute("PRAGMA synchronous=FULL")  # a committed offset must not outlive the results after a power cut
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _shorten_error(context: ExceptionContext) -> None:
+    # PostgreSQL's second line quotes the row ("DETAIL: Failing row contains …"), which may be patient data.
+    for error in (context.original_exception, context.sqlalchemy_exception):
+        if error is not None and error.args:
+            error.args = (str(error.args[0]).partition("\n")[0], *error.args[1:])
 
 
 def _begin_sqlite(connection: Connection) -> None:

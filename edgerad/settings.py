@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -336,6 +337,8 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
             msg = f"environment variable {variable} is no setting of edgerad; see docs/settings.md or unset it"
             raise SettingsError(msg)
 
+    _refuse_secrets_in(file)
+
     class _Settings(Settings):
         model_config = SettingsConfigDict(toml_file=file, title="Settings")
 
@@ -344,9 +347,28 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         return Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
     except ValidationError as error:
         raise SettingsError(_explain(error, file)) from None
-    except ValueError as error:  # TOML that does not parse
+
+
+def _refuse_secrets_in(file: Path) -> None:
+    if not file.is_file():
+        return
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         msg = f"settings file {file} is not valid TOML: {error}"
         raise SettingsError(msg) from None
+
+    def walk(section: type[BaseModel], table: Any, path: str) -> None:
+        for name, field in section.model_fields.items():
+            kind, value = field.annotation, table.get(name) if isinstance(table, dict) else None
+            if kind is Secret and value is not None and (not isinstance(value, dict) or "value" in value):
+                variable = "EDGERAD_" + f"{path}{name}.value".replace(".", "__").upper()
+                msg = f"setting {path}{name} in {file}: a secret never stands in the settings file; "
+                raise SettingsError(msg + f"write {name}.file = PATH, or set {variable} in the environment")
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                walk(kind, value, f"{path}{name}.")
+
+    walk(Settings, content, "")
 
 
 def _variables(prefix: str, section: BaseModel) -> Iterator[tuple[str, str]]:
