@@ -1,0 +1,145 @@
+"""What runs the network: a registry from a runtime's name to how it is made from a bundle.
+
+`litert` needs no TensorFlow and starts in a fraction of a second; `tensorflow` is for GPUs. Both give logits;
+calibration and triage are the same code for all. To add a runtime, write a class with `name` and `predict`, and register
+its maker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from serve.bundle import Bundle, BundleError
+
+if TYPE_CHECKING:
+    import keras
+
+Batch = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """What a runtime may use: CPU threads, and the batch sizes that a GPU runtime compiles in advance."""
+
+    threads: int = 1
+    warm_batches: tuple[int, ...] = (1, 16)
+
+
+class Runtime(Protocol):
+    """Runs the network; not safe for concurrent calls of one object."""
+
+    name: str
+
+    def predict(self, batch: Batch) -> Logits:
+        """Return logits [n] of model inputs [n, size, size, 1] in 0..255; n may be 0."""
+        ...
+
+
+class LiteRtRuntime:
+    """LiteRT with its XNNPACK kernels, one image at a time: batches are no faster on a CPU."""
+
+    name = "litert"
+
+    def __init__(self, bundle: Bundle, options: RuntimeOptions) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        # The content is kept: the interpreter reads from this buffer.
+        self._content = bundle.read("model.tflite")
+        try:
+            self._interpreter = Interpreter(model_content=self._content, num_threads=options.threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise BundleError(f"bundle {bundle.digest[:12]}: LiteRT cannot load model.tflite ({error})") from None
+        detail = self._interpreter.get_input_details()[0]
+        self._input, self._output = detail["index"], self._interpreter.get_output_details()[0]["index"]
+        self._shape = tuple(int(side) for side in detail["shape"])
+        size = bundle.manifest.input_size
+        if self._shape != (1, size, size, 1):
+            raise BundleError(
+                f"bundle {bundle.digest[:12]}: model.tflite takes {self._shape}, not {(1, size, size, 1)}"
+            )
+
+    def predict(self, batch: Batch) -> Logits:
+        """Return logits [n] of [n, size, size, 1]."""
+        _check_batch(batch, self._shape[1])
+        logits = np.empty(len(batch), np.float32)
+        for index, image in enumerate(batch):
+            self._interpreter.set_tensor(self._input, image[np.newaxis].astype(np.float32))
+            self._interpreter.invoke()
+            logits[index] = self._interpreter.get_tensor(self._output)[0, 0]
+        return logits
+
+
+class TensorFlowRuntime:
+    """TensorFlow: whole batches, compiled and warmed up; GPU memory grows as needed, so that replicas can share one."""
+
+    name = "tensorflow"
+
+    def __init__(self, bundle: Bundle, options: RuntimeOptions) -> None:
+        import tensorflow as tf
+
+        for device in tf.config.list_physical_devices("GPU"):
+            try:
+                tf.config.experimental.set_memory_growth(device, True)
+            except RuntimeError as error:  # the device was used before, by this same process
+                if not tf.config.experimental.get_memory_growth(device):
+                    raise BundleError("TensorFlow took the whole GPU before; start this replica afresh") from error
+        self._tf = tf
+        self._size = bundle.manifest.input_size
+        self._model = load_keras(bundle)
+        signature = tf.TensorSpec((None, self._size, self._size, 1), tf.float32)
+        self._call: Callable[[Any], Any] = tf.function(self._forward, input_signature=[signature])
+        for size in options.warm_batches:
+            self.predict(np.zeros((size, self._size, self._size, 1), np.float32))
+
+    def _forward(self, images: Any) -> Any:
+        return self._tf.cast(self._model(images, training=False)[:, 0], self._tf.float32)
+
+    def predict(self, batch: Batch) -> Logits:
+        """Return logits [n] of [n, size, size, 1]."""
+        _check_batch(batch, self._size)
+        if not len(batch):
+            return np.empty(0, np.float32)
+        return np.asarray(self._call(self._tf.constant(batch.astype(np.float32))).numpy(), np.float32)
+
+
+RuntimeMaker = Callable[[Bundle, RuntimeOptions], Runtime]
+RUNTIMES: dict[str, RuntimeMaker] = {"litert": LiteRtRuntime, "tensorflow": TensorFlowRuntime}
+DEFAULT_OPTIONS = RuntimeOptions()
+
+
+def make_runtime(name: str, bundle: Bundle, options: RuntimeOptions = DEFAULT_OPTIONS) -> Runtime:
+    """Make a runtime by name and check it on the bundle's golden cases; ValueError, BundleError."""
+    maker = RUNTIMES.get(name)
+    if maker is None:
+        raise ValueError(f"there is no runtime {name!r}; choose one of {', '.join(sorted(RUNTIMES))}")
+    runtime = maker(bundle, options)
+    bundle.check_golden(runtime.predict(bundle.golden_inputs()), name)
+    return runtime
+
+
+def load_keras(bundle: Bundle) -> keras.Model:
+    """Return the bundle's Keras model, weights as float32; imports TensorFlow. Raises BundleError."""
+    import keras
+
+    structure = json.loads(bundle.read("keras.json"))
+    try:
+        model = keras.models.model_from_json(json.dumps(structure))
+        with np.load(BytesIO(bundle.read("weights.npz")), allow_pickle=False) as archive:
+            model.set_weights([archive[name].astype(np.float32) for name in sorted(archive.files)])
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"bundle {bundle.digest[:12]}: Keras cannot load the model ({error})") from None
+    return model
+
+
+def _check_batch(batch: Batch, size: int) -> None:
+    if batch.ndim != 4 or batch.shape[1:] != (size, size, 1):
+        raise ValueError(f"the model takes [n, {size}, {size}, 1], not {batch.shape}")

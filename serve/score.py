@@ -1,0 +1,98 @@
+"""From bytes to probability and triage class, or a refusal: the whole of scoring without Ray, stores or events.
+
+The Serve replica and `edgerad score` both call this, so that what is tested here is what decides online.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edgerad.scoring import Triage
+from serve.bundle import Bundle, TrustedKeys, bundled_keys, bundled_model, load_bundle
+from serve.decode import DecodedImage, Limits, decode
+from serve.preprocess import Input, preprocess
+from serve.reasons import Unreadable
+from serve.runtimes import Runtime, RuntimeOptions, make_runtime
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One image's result with all that gives it meaning; `header` is patient data."""
+
+    finding: str
+    probability: float
+    logit: float
+    triage: Triage
+    model_digest: str
+    calibration_version: str
+    threshold_version: str
+    runtime: str
+    header: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+class Scorer:
+    """Scores batches with one bundle on one runtime; not safe for concurrent calls of one object."""
+
+    def __init__(self, bundle: Bundle, runtime: Runtime, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.bundle, self.runtime, self.limits = bundle, runtime, limits
+
+    def score_bytes(self, items: Sequence[bytes]) -> list[ImageScore | Unreadable]:
+        """Return a score or a refusal for every item, in order; one bad item never spoils the others."""
+        return self.score_prepared([self.prepare(item) for item in items])
+
+    def prepare(self, item: bytes) -> tuple[Input, dict[str, str]] | Unreadable:
+        """Decode and preprocess one item: (model input, header) or a refusal. Safe to call from several threads."""
+        try:
+            image: DecodedImage = decode(item, self.limits)
+        except Unreadable as refusal:
+            return refusal
+        return preprocess(image.pixels, self.bundle.manifest.input_size), image.header
+
+    def score_prepared(
+        self, prepared: Sequence[tuple[Input, dict[str, str]] | Unreadable]
+    ) -> list[ImageScore | Unreadable]:
+        """Run the network on what `prepare` gave, as one batch; refusals pass through."""
+        ready = [item for item in prepared if not isinstance(item, Unreadable)]
+        logits = iter(self.runtime.predict(np.stack([image for image, _ in ready])).tolist() if ready else [])
+        return [item if isinstance(item, Unreadable) else self._result(next(logits), item[1]) for item in prepared]
+
+    def _result(self, logit: float, header: dict[str, str]) -> ImageScore | Unreadable:
+        if not np.isfinite(logit):
+            return Unreadable("model-error", "the network gave no finite number")
+        probability = float(self.bundle.calibration.apply(logit))
+        return ImageScore(
+            self.bundle.manifest.finding,
+            probability,
+            logit,
+            self.bundle.thresholds.classify(probability),
+            self.bundle.digest,
+            self.bundle.calibration.version,
+            self.bundle.thresholds.version,
+            self.runtime.name,
+            header,
+        )
+
+
+def open_scorer(
+    path: Path | None = None,
+    *,
+    finding: str = "pneumonia",
+    trusted_keys: TrustedKeys | None = None,
+    verify: bool = True,
+    runtime: str = "litert",
+    options: RuntimeOptions | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Scorer:
+    """Load a bundle (by default the shipped one), check signature and golden cases, and return a scorer.
+
+    Without `trusted_keys` the keys of the shipped models are trusted. Raises BundleError.
+    """
+    keys = bundled_keys() if trusted_keys is None else trusted_keys
+    bundle = load_bundle(path or bundled_model(finding), keys, verify=verify)
+    return Scorer(bundle, make_runtime(runtime, bundle, options or RuntimeOptions()), limits)

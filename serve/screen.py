@@ -1,0 +1,51 @@
+"""A first, simple check that pixels can be a radiograph at all: not blank, not noise, not a colour picture.
+
+It catches gross mistakes only. Limits were set on phantoms and checked on real radiographs, with wide margins.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from serve.preprocess import Plane, to_grid
+from serve.reasons import Unreadable
+
+MIN_CONTRAST = 0.02  # spread of the 1st..99th percentile against the largest value that the pixels could hold
+MIN_NEIGHBOUR_CORRELATION = 0.5  # radiographs lie above 0.95 on the grid, white noise near 0
+MAX_CHROMA = 6.0  # mean distance from grey in Cb, Cr levels; scanned film has a faint tint
+
+
+def check_pixels(pixels: Plane, colour: float = 0.0) -> None:
+    """Raise Unreadable for a blank, structureless or coloured picture; `colour` is what `chroma` measured."""
+    if colour > MAX_CHROMA:
+        raise Unreadable("colour", f"mean chroma {colour:.0f} of 128, radiographs stay under {MAX_CHROMA:g}")
+    grid = to_grid(pixels)
+    low, high = np.percentile(grid, (1, 99))
+    scale = 255.0 if pixels.dtype == np.uint8 else 65535.0
+    if high - low < MIN_CONTRAST * scale:
+        raise Unreadable("blank", "all pixels are nearly alike")
+    correlation = neighbour_correlation(grid)
+    if correlation < MIN_NEIGHBOUR_CORRELATION:
+        raise Unreadable("noise", f"neighbouring pixels correlate by {correlation:.2f} only")
+
+
+def neighbour_correlation(grid: npt.NDArray[np.float32]) -> float:
+    """Return the smaller of the correlations between horizontal and between vertical neighbours, in -1..1."""
+    return min(_correlation(grid[:, :-1], grid[:, 1:]), _correlation(grid[:-1], grid[1:]))
+
+
+def chroma(rgb: Plane) -> float:
+    """Return the mean distance of an RGB picture [rows, columns, 3] from grey, in 8-bit levels of Cb and Cr."""
+    scale = 1.0 if rgb.dtype == np.uint8 else 255 / 65535
+    small = cv2.resize(rgb, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) * scale
+    red, green, blue = small[:, :, 0], small[:, :, 1], small[:, :, 2]
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return float(np.mean(np.hypot(0.564 * (blue - luma), 0.713 * (red - luma))))
+
+
+def _correlation(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:
+    a, b = first - first.mean(), second - second.mean()
+    spread = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
+    return float(np.sum(a * b)) / spread if spread > 0 else 0.0

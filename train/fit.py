@@ -1,0 +1,194 @@
+"""The training loop: one and the same for a single process and for Ray Train workers under a distribution strategy.
+
+A custom loop because Keras 3 `fit` fails under MultiWorkerMirroredStrategy. The caller builds the model inside
+`strategy.scope()`; `fit` does the rest there. The exponential moving average of the weights is kept on the host, so
+that it needs nothing of the strategy, and it is what is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from train.dataset import Batch
+
+if TYPE_CHECKING:
+    import keras
+
+Weights = list[npt.NDArray[np.float32]]
+BatchSource = Callable[[int, int], Iterator[Batch]]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Tuning of one training; `batch_size` is global, over all workers."""
+
+    epochs: int = 6
+    batch_size: int = 32
+    learning_rate: float = 5e-4
+    final_learning_rate: float = 5e-6
+    warmup: float = 0.08  # share of all steps
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.05
+    ema_decay: float = 0.995
+    frozen_blocks: int = 2
+    freeze_batch_norm: bool = False
+    seed: int = 20260
+
+
+FINE_TUNE = FitConfig(
+    epochs=4, learning_rate=3e-4, ema_decay=0.9, frozen_blocks=11, freeze_batch_norm=True, weight_decay=1e-5
+)
+
+
+@dataclass
+class Progress:
+    """State after an epoch: all that a resumed training needs besides the model's code and the configuration."""
+
+    epoch: int  # epochs completed
+    weights: Weights
+    average: Weights
+    optimizer: list[npt.NDArray[Any]]
+    losses: list[float] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write to one .npz file without pickles."""
+        arrays: dict[str, npt.NDArray[Any]] = {"epoch": np.array(self.epoch), "losses": np.array(self.losses)}
+        for name in ("weights", "average", "optimizer"):
+            arrays |= {f"{name}/{index:04d}": value for index, value in enumerate(getattr(self, name))}
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Progress:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as archive:
+            parts = {
+                name: [archive[key] for key in sorted(archive.files) if key.startswith(f"{name}/")]
+                for name in ("weights", "average", "optimizer")
+            }
+            return cls(int(archive["epoch"]), losses=[float(loss) for loss in archive["losses"]], **parts)
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What `on_epoch` is told."""
+
+    epoch: int  # epochs completed
+    epochs: int
+    loss: float
+    seconds: float
+    progress: Callable[[], Progress]  # made on demand: copying the state costs more than the report
+
+
+def fit(
+    model: keras.Model,
+    batches: BatchSource,
+    *,
+    steps_per_epoch: int,
+    config: FitConfig,
+    strategy: Any = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    start: Progress | None = None,
+) -> Progress:
+    """Train `model` and leave the averaged weights in it; return the final state.
+
+    `batches(epoch, steps)` yields this worker's share of every global batch; all workers must take as many steps.
+    `start` resumes after its epoch. Layers are trained as their `trainable` flags say (see `architecture.freeze`).
+    Raises FloatingPointError when the loss is no longer finite.
+    """
+    import tensorflow as tf
+
+    scope: Callable[[], AbstractContextManager[Any]] = strategy.scope if strategy is not None else nullcontext
+    with scope():
+        optimizer = make_optimizer(model, config, steps_per_epoch)
+        if start is not None:
+            model.set_weights(start.weights)
+            for variable, value in zip(optimizer.variables, start.optimizer, strict=True):
+                variable.assign(value)
+    step = _make_step(model, optimizer, config, strategy)
+    average = [value.copy() for value in (start.average if start is not None else model.get_weights())]
+    losses = list(start.losses) if start is not None else []
+    count = start.epoch * steps_per_epoch if start is not None else 0
+
+    def progress() -> Progress:
+        state = [np.array(variable) for variable in optimizer.variables]
+        return Progress(len(losses), model.get_weights(), [value.copy() for value in average], state, list(losses))
+
+    for epoch in range(len(losses), config.epochs):
+        began, total = perf_counter(), 0.0
+        for batch in batches(epoch, steps_per_epoch):
+            total += float(step(tf.constant(batch.images), tf.constant(batch.labels), tf.constant(batch.weights)))
+            count += 1
+            _average(average, model.get_weights(), min(config.ema_decay, (1 + count) / (10 + count)))
+        losses.append(total / steps_per_epoch)
+        if not np.isfinite(losses[-1]):
+            raise FloatingPointError(f"the loss of epoch {epoch + 1} is {losses[-1]}: lower the learning rate")
+        if on_epoch is not None:
+            on_epoch(EpochReport(epoch + 1, config.epochs, losses[-1], perf_counter() - began, progress))
+    final = progress()
+    model.set_weights(average)
+    return final
+
+
+def make_optimizer(model: keras.Model, config: FitConfig, steps_per_epoch: int) -> keras.Optimizer:
+    """AdamW with a linear warm-up and cosine decay; biases and normalisation are not decayed."""
+    import keras
+
+    steps = config.epochs * steps_per_epoch
+    warmup = max(1, round(config.warmup * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=config.learning_rate / 20,
+        decay_steps=max(1, steps - warmup),
+        alpha=config.final_learning_rate / config.learning_rate,
+        warmup_target=config.learning_rate,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, global_clipnorm=None)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def _make_step(model: keras.Model, optimizer: keras.Optimizer, config: FitConfig, strategy: Any) -> Callable[..., Any]:
+    import tensorflow as tf
+
+    def replica_step(images: Any, labels: Any, weights: Any) -> Any:
+        targets = labels * (1 - config.label_smoothing) + 0.5 * config.label_smoothing
+        with tf.GradientTape() as tape:
+            logits = model(tf.cast(images, tf.float32), training=True)[:, 0]
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, tf.cast(logits, tf.float32))
+            # Divided by the global batch: the workers' gradients are summed.
+            loss = tf.reduce_sum(losses * weights) / config.batch_size
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return loss
+
+    def step(images: Any, labels: Any, weights: Any) -> Any:
+        if strategy is None:
+            return replica_step(images, labels, weights)
+        loss = strategy.run(replica_step, args=(images, labels, weights))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+
+    compiled: Callable[..., Any] = tf.function(step, reduce_retracing=True)
+    return compiled
+
+
+def _average(average: Weights, weights: Weights, decay: float) -> None:
+    for kept, value in zip(average, weights, strict=True):
+        np.multiply(kept, decay, out=kept)
+        np.add(kept, (1 - decay) * value, out=kept)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and TensorFlow; initial weights, order and augmentation carry their own seeds besides."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
