@@ -1,0 +1,332 @@
+"""The object store, over S3: what edgerad asks of Ceph, MinIO, AWS or its own embedded server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from edgerad.settings import SettingsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+    from edgerad.settings import StoreSettings
+
+GONE = frozenset({"404", "NoSuchKey", "NoSuchVersion", "NotFound", "412", "PreconditionFailed", "NoSuchUpload"})
+DENIED = frozenset(
+    {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"}
+)
+BUCKET_MISSING = frozenset({"NoSuchBucket"})
+PART_BYTES = 16 * 2**20
+
+
+class StoreError(Exception):
+    """The object store did not do what was asked; the text never holds an object's key."""
+
+
+class ObjectGone(StoreError):  # noqa: N818 - says what is the case
+    """The object is not there, or no longer with that version or ETag; another attempt will not find it."""
+
+
+class ObjectTooLarge(StoreError):  # noqa: N818 - says what is the case
+    """The object is larger than the caller's limit; nothing of it was kept."""
+
+
+class StoreUnavailable(StoreError):  # noqa: N818 - says what is the case
+    """The store cannot be reached or failed; another attempt may succeed."""
+
+
+class StoreDenied(StoreUnavailable):
+    """The store refuses these credentials, or the bucket is missing: an attempt succeeds once that is put right."""
+
+
+class Stored(NamedTuple):
+    """What identifies the content just written: `etag` without quotes, `version_id` on a versioned bucket."""
+
+    etag: str
+    version_id: str | None
+
+
+class Listed(NamedTuple):
+    """One object of a listing; `etag` without quotes, `size` in bytes. A listing has no version ids."""
+
+    key: str
+    etag: str
+    size: int
+    last_modified: datetime
+    version_id: str | None = None
+
+
+class Head(NamedTuple):
+    """An object's properties without its content; `metadata` are the user's own, with lower-case names."""
+
+    etag: str
+    size: int
+    last_modified: datetime
+    version_id: str | None
+    content_type: str
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """How to reach one bucket; timeouts in seconds."""
+
+    endpoint_url: str
+    bucket: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    region: str = "us-east-1"
+    ca_file: str | None = None
+    connect_timeout: float = 5.0
+    read_timeout: float = 30.0
+    max_attempts: int = 3
+    max_connections: int = 64
+
+
+def config_from(settings: StoreSettings) -> StoreConfig:
+    """Return the configuration of a store by its settings; SettingsError names what is missing."""
+    access_key, secret_key = settings.access_key.reveal(), settings.secret_key.reveal()
+    if not settings.endpoint_url or not access_key or not secret_key:
+        missing = "endpoint_url" if not settings.endpoint_url else "access_key" if not access_key else "secret_key"
+        msg = f"setting {missing} of the object store is missing; it belongs with endpoint_url, access_key, secret_key"
+        raise SettingsError(msg)
+    return StoreConfig(
+        endpoint_url=settings.endpoint_url,
+        bucket=settings.bucket,
+        access_key=access_key,
+        secret_key=secret_key,
+        region=settings.region,
+        ca_file=str(settings.ca_file) if settings.ca_file else None,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+    )
+
+
+class ObjectStore:
+    """One bucket. Safe to share between threads and to pickle: the client is made on first use."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        """Keep the configuration; nothing is contacted."""
+        self.config = config
+        self._client: S3Client | None = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[ObjectStore], tuple[StoreConfig]]:
+        """Pickle the configuration alone."""
+        return (type(self), (self.config,))
+
+    @property
+    def bucket(self) -> str:
+        """Name of the bucket."""
+        return self.config.bucket
+
+    @property
+    def client(self) -> S3Client:
+        """The boto3 client, for what the methods here do not cover."""
+        with self._lock:
+            if self._client is None:
+                self._client = _client(self.config)
+            return self._client
+
+    def ensure_bucket(self) -> None:
+        """Create the bucket unless it is there."""
+        if self._has_bucket():
+            return
+        location: Any = (
+            {} if self.config.region == "us-east-1" else {"LocationConstraint": self.config.region}
+        )  # AWS refuses us-east-1 as a constraint
+        arguments: dict[str, Any] = {"CreateBucketConfiguration": location} if location else {}
+        with _errors("create the bucket", also_fine=("BucketAlreadyOwnedByYou", "BucketAlreadyExists")):
+            self.client.create_bucket(Bucket=self.bucket, **arguments)
+
+    def check(self) -> None:
+        """Raise StoreUnavailable or StoreDenied unless the bucket answers."""
+        if not self._has_bucket():
+            msg = "object store: the bucket does not exist; create it or run `edgerad up`, which does"
+            raise StoreDenied(msg)
+
+    def put(
+        self,
+        key: str,
+        data: bytes | BinaryIO,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> Stored:
+        """Write an object in one request (at most 5 GB); it is durable when this returns.
+
+        A file must be seekable: it is read from where it stands, and again from there when the request is retried.
+        """
+        with _errors("write an object"):
+            answer = self.client.put_object(
+                Bucket=self.bucket, Key=key, Body=data, ContentType=content_type, Metadata=dict(metadata or {})
+            )
+            return Stored(answer["ETag"].strip('"'), answer.get("VersionId"))
+
+    def put_multipart(
+        self,
+        key: str,
+        file: BinaryIO,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        part_bytes: int = PART_BYTES,
+    ) -> Stored:
+        """Write a large object in parts, one part in memory at a time; a failure leaves nothing behind."""
+        with _errors("write an object in parts"):
+            where = {"Bucket": self.bucket, "Key": key}
+            upload = self.client.create_multipart_upload(
+                **where,  # type: ignore[arg-type]
+                ContentType=content_type,
+                Metadata=dict(metadata or {}),
+            )["UploadId"]
+            try:
+                parts: list[Any] = []
+                while (chunk := file.read(part_bytes)) or not parts:
+                    number = len(parts) + 1
+                    part = self.client.upload_part(**where, UploadId=upload, PartNumber=number, Body=chunk)  # type: ignore[arg-type]
+                    parts.append({"PartNumber": number, "ETag": part["ETag"]})
+                answer = self.client.complete_multipart_upload(
+                    **where,  # type: ignore[arg-type]
+                    UploadId=upload,
+                    MultipartUpload={"Parts": parts},
+                )
+            except BaseException:
+                with _errors("give up an upload", suppress=True):
+                    self.client.abort_multipart_upload(**where, UploadId=upload)  # type: ignore[arg-type]
+                raise
+            return Stored(answer["ETag"].strip('"'), answer.get("VersionId"))
+
+    def get(
+        self, key: str, version_id: str | None = None, limit_bytes: int | None = None, etag: str | None = None
+    ) -> bytes:
+        """Return an object's bytes.
+
+        Raises ObjectGone when it is not there or no longer has that version or ETag, ObjectTooLarge when it has more
+        than `limit_bytes` (decided before anything is read), StoreUnavailable when another attempt may succeed.
+        """
+        arguments: dict[str, Any] = {"VersionId": version_id} if version_id else {}
+        if etag:
+            arguments["IfMatch"] = f'"{etag}"'
+        with _errors("read an object"):
+            answer = self.client.get_object(Bucket=self.bucket, Key=key, **arguments)
+            body = answer["Body"]
+            with body:
+                if limit_bytes is not None and answer["ContentLength"] > limit_bytes:
+                    msg = f"object has {answer['ContentLength']} bytes, the limit is {limit_bytes}"
+                    raise ObjectTooLarge(msg)
+                return body.read()
+
+    def head(self, key: str, version_id: str | None = None) -> Head:
+        """Return an object's properties; raises ObjectGone."""
+        arguments: dict[str, Any] = {"VersionId": version_id} if version_id else {}
+        with _errors("look at an object"):
+            answer = self.client.head_object(Bucket=self.bucket, Key=key, **arguments)
+            return Head(
+                answer["ETag"].strip('"'),
+                answer["ContentLength"],
+                answer["LastModified"],
+                answer.get("VersionId"),
+                answer.get("ContentType", "application/octet-stream"),
+                {name.lower(): value for name, value in answer.get("Metadata", {}).items()},
+            )
+
+    def exists(self, key: str) -> bool:
+        """Return whether the object is there."""
+        try:
+            self.head(key)
+        except ObjectGone:
+            return False
+        return True
+
+    def list(self, prefix: str = "", start_after: str = "", page: int = 1000) -> Iterator[Listed]:
+        """Yield the objects below a prefix in the order of their keys' UTF-8 bytes, fetched a page at a time."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix, StartAfter=start_after, PaginationConfig={"PageSize": page}
+        )
+        with _errors("list the bucket"):
+            for answer in pages:
+                for item in answer.get("Contents", ()):
+                    yield Listed(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"])
+
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is fine."""
+        with _errors("delete an object"):
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+
+    def copy(self, source: str, target: str) -> Stored:
+        """Copy an object with its metadata inside the bucket, without its bytes passing through here."""
+        with _errors("copy an object"):
+            answer = self.client.copy_object(
+                Bucket=self.bucket, Key=target, CopySource={"Bucket": self.bucket, "Key": source}
+            )
+            return Stored(answer["CopyObjectResult"]["ETag"].strip('"'), answer.get("VersionId"))
+
+    def _has_bucket(self) -> bool:
+        try:
+            with _errors("look at the bucket"):
+                self.client.head_bucket(Bucket=self.bucket)
+        except ObjectGone:
+            return False
+        return True
+
+
+def _client(config: StoreConfig) -> S3Client:
+    import boto3
+    from botocore.config import Config
+
+    # A session of its own: boto3's default one must not be used from several threads.
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=config.endpoint_url,
+        region_name=config.region,
+        aws_access_key_id=config.access_key,
+        aws_secret_access_key=config.secret_key,
+        verify=config.ca_file,
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            connect_timeout=config.connect_timeout,
+            read_timeout=config.read_timeout,
+            retries={"mode": "standard", "total_max_attempts": config.max_attempts},
+            max_pool_connections=config.max_connections,
+            # Newer boto3 adds CRC trailers that Ceph 16 and other older servers refuse or store as content.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+@contextmanager
+def _errors(doing: str, also_fine: tuple[str, ...] = (), suppress: bool = False) -> Iterator[None]:
+    """Turn botocore's errors into the kernel's; their own texts can hold the key, so they are not chained."""
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+    from urllib3.exceptions import HTTPError
+
+    failure: StoreError
+    try:
+        yield
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in also_fine:
+            return
+        if code in GONE:
+            failure = ObjectGone("object store: the object is not there (any more, or not with that version)")
+        elif code in BUCKET_MISSING:
+            failure = StoreDenied("object store: the bucket does not exist; create it or run `edgerad up`")
+        elif code in DENIED:
+            failure = StoreDenied(f"object store refused to {doing} ({code}); check access_key, secret_key and rights")
+        else:
+            failure = StoreUnavailable(f"object store failed to {doing} (status {status}, {code})")
+    except ParamValidationError:
+        failure = ObjectGone(f"object store: no object can have that key, version or metadata (to {doing})")
+    except (BotoCoreError, HTTPClientError, HTTPError, OSError) as error:
+        failure = StoreUnavailable(f"object store cannot be reached to {doing} ({type(error).__name__})")
+    else:
+        return
+    if not suppress:
+        raise failure from None
