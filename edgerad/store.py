@@ -28,15 +28,15 @@ class StoreError(Exception):
     """The object store did not do what was asked; the text never holds an object's key."""
 
 
-class ObjectGone(StoreError):  # noqa: N818 - says what is the case
+class ObjectGone(StoreError):
     """The object is not there, or no longer with that version or ETag; another attempt will not find it."""
 
 
-class ObjectTooLarge(StoreError):  # noqa: N818 - says what is the case
+class ObjectTooLarge(StoreError):
     """The object is larger than the caller's limit; nothing of it was kept."""
 
 
-class StoreUnavailable(StoreError):  # noqa: N818 - says what is the case
+class StoreUnavailable(StoreError):
     """The store cannot be reached or failed; another attempt may succeed."""
 
 
