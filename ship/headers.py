@@ -1,0 +1,266 @@
+"""A new header that holds only what the rules allow, made from one that may hold anything."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import DataElement
+from pydicom.dataset import FileMetaDataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from edgerad import __version__
+from ship.header_rules import CHARACTERISTICS, CODES, RULES, Action, Rule
+from ship.keys import SiteKey
+
+IMPLEMENTATION_UID = "2.25.298127389847318937465219834756183475610"
+METHOD = "edgerad recursive allow-list"
+_OPTIONS = {
+    "113100": "Basic Application Confidentiality Profile",
+    "113101": "Clean Pixel Data Option",
+    "113103": "Clean Graphics Option",
+    "113105": "Clean Descriptors Option",
+    "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
+    "113108": "Retain Patient Characteristics Option",
+}
+"""CID 7050, PS3.16."""
+
+CONSTANTS = (METHOD, f"EDGERAD_{__version__}", IMPLEMENTATION_UID, *_OPTIONS.values(), *_OPTIONS, *CODES.values())
+"""Every text that this module writes itself: what a scan for the patient's values must not stumble over."""
+
+_MAX_VALUES = 64
+_MAX_ITEMS = 64
+_LUT_ENTRIES = 65536
+
+
+class NoPatient(Exception):
+    """PatientID (0010,0020) is missing or empty: nothing to key pseudonyms and dates on."""
+
+
+@dataclass(slots=True)
+class CleanHeader:
+    """The new header, still without pixels, and how many attributes met which end."""
+
+    dataset: Dataset
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Maps:
+    key: SiteKey
+    issuer: str
+    patient_id: str
+    counts: Counter[str]
+
+
+def clean_header(source: Dataset, key: SiteKey, *, keep_characteristics: bool = False) -> CleanHeader:
+    """Everything of `source` that the rules allow, mapped; raises NoPatient.
+
+    Counts are by end: kept, mapped, emptied, removed (no rule), invalid (a rule, but a VR or value that it excludes).
+    """
+    # Values are checked one by one here; pydicom's own remarks would carry them into the log.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patient_id = _text(source, "PatientID")
+        if not patient_id:
+            raise NoPatient
+        counts: Counter[str] = Counter()
+        maps = _Maps(key, _text(source, "IssuerOfPatientID"), patient_id, counts)
+        rules = {**RULES, **CHARACTERISTICS} if keep_characteristics else RULES
+        target = _clean(source, rules, maps)
+        target.SpecificCharacterSet = "ISO_IR 192"
+        return CleanHeader(target, counts)
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip(" \0")
+
+
+def _clean(source: Dataset, rules: Mapping[str, Rule], maps: _Maps) -> Dataset:
+    target = Dataset()
+    # Tags, not elements: an element is parsed only when a rule wants it.
+    for tag in list(source.keys()):
+        if tag.group in (0x0002, 0x7FE0) or tag.element == 0:
+            continue
+        keyword = "" if tag.is_private else keyword_for_tag(tag)
+        rule = rules.get(keyword) if keyword else None
+        if rule is None:
+            maps.counts["removed"] += 1
+            continue
+        try:
+            element = source[tag]
+            value, end = _apply(element, rule, maps)
+        except Exception:  # noqa: BLE001 - a value that can't be read or checked does not pass, whatever it was
+            maps.counts["invalid"] += 1
+            if rule.action in (Action.EMPTY, Action.DATE):
+                target.add(DataElement(tag, dictionary_VR(tag), ""))
+            continue
+        target.add(DataElement(tag, element.VR, value))
+        maps.counts[end] += 1
+    return target
+
+
+def _apply(element: DataElement, rule: Rule, maps: _Maps) -> tuple[Any, str]:  # noqa: PLR0911 - one return an action
+    """The value that stays and its end; raises ValueError (or what reading the value raised) when none may."""
+    if element.VR not in dictionary_VR(element.tag).split(" or "):
+        raise ValueError("unexpected value representation")
+    match rule.action:
+        case Action.EMPTY:
+            return "", "emptied"
+        case Action.IDENTIFIER:
+            return maps.key.identifier("patient", maps.issuer, maps.patient_id), "mapped"
+        case Action.UID:
+            return maps.key.uid(_one(element)), "mapped"
+        case Action.DATE:
+            return _shifted(_one(element), maps.key.shift(maps.issuer, maps.patient_id)), "mapped"
+        case Action.ITEMS:
+            items = [_clean(item, rule.items or {}, maps) for item in _items(element)]
+            return Sequence([item for item in items if _whole(item, rule)]), "kept"
+        case Action.CODES:
+            codes = [code for item in _items(element) if (code := _known_code(item)) is not None]
+            if not codes:
+                raise ValueError("no known code")
+            return Sequence(codes), "kept"
+        case Action.KEEP:
+            return _kept(element, rule), "kept"
+
+
+def _one(element: DataElement) -> str:
+    text = str(element.value).strip(" \0") if element.VM == 1 else ""
+    if not text:
+        raise ValueError("empty")
+    return text
+
+
+def _items(element: DataElement) -> list[Dataset]:
+    items = list(element.value)
+    if len(items) > _MAX_ITEMS:
+        raise ValueError("too many items")
+    return items
+
+
+def _whole(item: Dataset, rule: Rule) -> bool:
+    if "LUTDescriptor" in (rule.items or {}):
+        return "LUTDescriptor" in item and "LUTData" in item and _lut_fits(item)
+    return len(item) > 0
+
+
+def _lut_fits(item: Dataset) -> bool:
+    """The table has as many entries as its descriptor says (C.11.1.1): nothing can ride behind it."""
+    descriptor, data = item.LUTDescriptor, item.LUTData
+    entries = int(descriptor[0]) or _LUT_ENTRIES
+    if isinstance(data, bytes):
+        return len(data) == entries * 2 or (int(descriptor[2]) <= 8 and len(data) == entries + entries % 2)
+    return len(data) == entries
+
+
+def _known_code(item: Dataset) -> Dataset | None:
+    scheme, value = _text(item, "CodingSchemeDesignator"), _text(item, "CodeValue")
+    meaning = CODES.get((scheme, value))
+    return None if meaning is None else code_item(scheme, value, meaning)
+
+
+def code_item(scheme: str, value: str, meaning: str) -> Dataset:
+    """An item of a code sequence (PS3.3 section 8.8)."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def _shifted(text: str, shift: dt.timedelta) -> str:
+    if not re.fullmatch(r"\d{8}", text):
+        raise ValueError("not a date")
+    return (dt.date.fromisoformat(text) + shift).strftime("%Y%m%d")
+
+
+def _kept(element: DataElement, rule: Rule) -> Any:
+    if element.VR in ("OW", "OB") or element.keyword == "LUTData":
+        return element.value
+    values = list(element.value) if isinstance(element.value, MultiValue | list) else [element.value]
+    if not values or len(values) > _MAX_VALUES:
+        raise ValueError("no value, or too many")
+    kept = [_checked(str(value) if value is not None else "", element.VR, rule) for value in values]
+    return kept[0] if len(kept) == 1 else kept
+
+
+def _checked(text: str, vr: str, rule: Rule) -> Any:  # noqa: PLR0911 - one return a value representation
+    text = text.strip(" \0")
+    match vr:
+        case "CS":
+            # An empty value holds its place in ImageType and PatientOrientation.
+            if rule.allowed is None or (text and text not in rule.allowed):
+                raise ValueError("not an allowed value")
+            return text
+        case "DS":
+            return _decimal(text)
+        case "IS":
+            return str(_integer(text, 31))
+        case "US" | "SS" | "UL" | "SL":
+            return _integer(text, 32)
+        case "FD" | "FL":
+            number = float(text)
+            if not math.isfinite(number):
+                raise ValueError("not finite")
+            return number
+        case "UI":
+            if UID(text).is_private or UID(text).name == text:
+                raise ValueError("not a standard UID")
+            return text
+        case "AS":
+            if not re.fullmatch(r"\d{3}[DWMY]", text):
+                raise ValueError("not an age")
+            # 45 CFR 164.514(b)(2)(i)(C): ages over 89 are one category.
+            return "090Y" if text[3] == "Y" and int(text[:3]) > 89 else text
+        case _:
+            raise ValueError("a value representation that nothing keeps")
+
+
+def _integer(text: str, bits: int) -> int:
+    number = int(text)
+    if abs(number) >= 2**bits:
+        raise ValueError("out of range")
+    return number
+
+
+def _decimal(text: str) -> str:
+    """The number written anew in at most 16 characters (PS3.5 section 6.2)."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("not finite")
+    for digits in range(12, 5, -1):
+        written = f"{number:.{digits}g}"
+        if len(written) <= 16:
+            return written
+    raise ValueError("no short form")
+
+
+def stamp(dataset: Dataset, *, keep_characteristics: bool = False) -> None:
+    """Say in the object what was done (PS3.15 Annex E.2); only a verified object may leave with this."""
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.BurnedInAnnotation = "NO"
+    dataset.LongitudinalTemporalInformationModified = "MODIFIED"
+    dataset.DeidentificationMethod = METHOD
+    chosen = [code for code in _OPTIONS if code != "113108" or keep_characteristics]
+    dataset.DeidentificationMethodCodeSequence = Sequence([code_item("DCM", code, _OPTIONS[code]) for code in chosen])
+
+
+def file_meta(dataset: Dataset) -> FileMetaDataset:
+    """File meta information made from nothing but the new object (PS3.10 section 7.1)."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_UID)
+    meta.ImplementationVersionName = f"EDGERAD_{__version__}"[:16]
+    return meta
