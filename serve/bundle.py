@@ -17,7 +17,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -281,6 +281,20 @@ def read_trusted_keys(path: Path) -> dict[str, bytes]:
     for key_id, public in keys.items():
         if len(public) != 32 or key_id != key_id_of(public):
             raise BundleError(f"{path.name}: key {key_id} does not fit its id; it must be a raw Ed25519 public key")
+    return keys
+
+
+def parse_trusted_keys(texts: Iterable[str]) -> dict[str, bytes]:
+    """Return trusted keys given as base64 text (settings); BundleError if one is no raw Ed25519 public key."""
+    keys = {}
+    for text in texts:
+        try:
+            public = base64.b64decode(text.strip(), validate=True)
+        except ValueError:
+            public = b""
+        if len(public) != 32:
+            raise BundleError("a trusted key is not a raw Ed25519 public key in base64 (32 bytes, 44 characters)")
+        keys[key_id_of(public)] = public
     return keys
 
 

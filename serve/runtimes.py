@@ -1,8 +1,8 @@
 """What runs the network: a registry from a runtime's name to how it is made from a bundle.
 
 `litert` needs no TensorFlow and starts in a fraction of a second; `tensorflow` is for GPUs. Both give logits;
-calibration and triage are the same code for all. To add a runtime, write a class with `name` and `predict`, and register
-its maker.
+calibration and triage are the same code for all. To add a runtime, write a class with `name` and `predict`, and
+register its maker.
 """
 
 from __future__ import annotations

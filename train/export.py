@@ -1,0 +1,172 @@
+"""From a trained Keras model to a signed bundle: rounding, LiteRT conversion, parity, golden cases."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serve.bundle import Bundle, BundleError, write_bundle
+from serve.calibrate import Calibration
+from serve.preprocess import PREPROCESSING_VERSION
+from serve.triage import Thresholds
+from train.architecture import ARCHITECTURE
+
+if TYPE_CHECKING:
+    import keras
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+Inputs = npt.NDArray[np.uint8]
+PARITY_TOLERANCE = 0.01  # of a probability; half precision weights give about 0.001
+MAX_FLIPS = 0.005  # share of triage classes that may differ between the runtimes
+DEFAULT_CALIBRATION = Calibration("identity/1")
+DEFAULT_THRESHOLDS = Thresholds("0.80-0.20/1")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What goes into the manifest about where the weights come from and how good they are."""
+
+    finding: str
+    training: Mapping[str, Any]  # the fields of serve.bundle.Training
+    metrics: Mapping[str, Mapping[str, Any]]
+    parent: str | None = None
+
+
+def export_bundle(
+    model: keras.Model,
+    path: Path,
+    provenance: Provenance,
+    *,
+    golden: Inputs,
+    parity: Inputs,
+    key: Ed25519PrivateKey | None,
+    calibration: Calibration = DEFAULT_CALIBRATION,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+) -> Bundle:
+    """Write `model` as a bundle at `path`; `golden` and `parity` are model inputs uint8 [n, size, size, 1].
+
+    The kernels are rounded to half precision in `model` itself first, so that both artifacts hold the same numbers in
+    half the space. Raises BundleError if the LiteRT model's probabilities or triage classes are not those of Keras.
+    """
+    round_kernels(model)
+    size = int(model.input_shape[1])
+    content = convert_litert(model)
+    reference = calibration.apply(keras_logits(model, parity))
+    other = calibration.apply(litert_logits(content, parity))
+    difference = float(np.max(np.abs(reference - other)))
+    flips = sum(
+        thresholds.classify(float(a)) != thresholds.classify(float(b)) for a, b in zip(reference, other, strict=True)
+    )
+    if not difference <= PARITY_TOLERANCE or flips > MAX_FLIPS * len(parity):
+        raise BundleError(
+            f"LiteRT differs from Keras by up to {difference:.4f} with {flips} of {len(parity)} triage classes changed;"
+            " the conversion is wrong, the bundle was not written"
+        )
+    files = {
+        "model.tflite": content,
+        "keras.json": model.to_json().encode(),
+        "weights.npz": weights_archive(model),
+        "golden.npz": _archive({"inputs": golden}),
+    }
+    manifest = {
+        "finding": provenance.finding,
+        "architecture": ARCHITECTURE,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parent": provenance.parent,
+        "preprocessing_version": PREPROCESSING_VERSION,
+        "input_size": size,
+        "calibration": {"version": calibration.version, "a": calibration.a, "b": calibration.b},
+        "thresholds": {"version": thresholds.version, "high": thresholds.high, "low": thresholds.low},
+        "metrics": provenance.metrics,
+        "training": provenance.training,
+        "parity": {
+            "cases": len(parity),
+            "max_difference": difference,
+            "triage_flips": flips,
+            "tolerance": PARITY_TOLERANCE,
+        },
+        "golden": {
+            "probabilities": [round(float(p), 6) for p in calibration.apply(keras_logits(model, golden))],
+            "tolerance": PARITY_TOLERANCE,
+        },
+    }
+    return write_bundle(path, manifest, files, key)
+
+
+def round_kernels(model: keras.Model) -> None:
+    """Round every kernel to half precision, in place; biases and normalisation stay in single precision."""
+    model.set_weights([_round(value) for value in model.get_weights()])
+
+
+def weights_archive(model: keras.Model) -> bytes:
+    """Return the weights as .npz, in the order of `get_weights`; kernels as float16, which must be exact."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for index, value in enumerate(model.get_weights()):
+        half = value.astype(np.float16) if value.ndim > 1 else value
+        if not np.array_equal(half.astype(np.float32), value):
+            raise ValueError("the kernels are not rounded to half precision; call round_kernels first")
+        arrays[f"{index:04d}"] = half
+    return _archive(arrays)
+
+
+def convert_litert(model: keras.Model) -> bytes:
+    """Return the LiteRT flatbuffer for one image, kernels stored in half precision, computed in single precision."""
+    import keras
+    import tensorflow as tf
+
+    size = int(model.input_shape[1])
+    with tempfile.TemporaryDirectory() as folder:
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint(
+            "serve",
+            lambda images: model(images, training=False),
+            input_signature=[tf.TensorSpec((1, size, size, 1), tf.float32, name="image")],
+        )
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+        return bytes(converter.convert())
+
+
+def keras_logits(model: keras.Model, inputs: Inputs, batch_size: int = 64) -> npt.NDArray[np.float64]:
+    """Return the logits of model inputs [n, size, size, 1]."""
+    parts = [
+        np.asarray(model(inputs[start : start + batch_size].astype(np.float32), training=False))[:, 0]
+        for start in range(0, len(inputs), batch_size)
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def litert_logits(content: bytes, inputs: Inputs) -> npt.NDArray[np.float64]:
+    """Return the logits that a LiteRT flatbuffer gives for model inputs [n, size, size, 1]."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    logits = np.empty(len(inputs))
+    for index, image in enumerate(inputs):
+        interpreter.set_tensor(source, image[np.newaxis].astype(np.float32))
+        interpreter.invoke()
+        logits[index] = interpreter.get_tensor(target)[0, 0]
+    return logits
+
+
+def _round(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return value.astype(np.float16).astype(np.float32) if value.ndim > 1 else value
+
+
+def _archive(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    buffer = BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
+    return buffer.getvalue()
