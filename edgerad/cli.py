@@ -70,3 +70,7 @@ def main() -> None:
     except SettingsError as error:
         typer.echo(f"edgerad: {error}", err=True)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Puts the parts of a role together and takes them apart again: embedded parts, Ray actors, Serve, dashboard."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgerad import cluster, keyring, runfile
+from edgerad.database import Database
+from edgerad.records import now
+from edgerad.settings import Secret, Settings
+from edgerad.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from edgerad.s3server import S3Server
+
+Actor = Any
+"""A Ray actor handle."""
+
+
+@dataclass
+class System:
+    """A running edgerad: what was started, in the order it was started."""
+
+    settings: Settings
+    database: Database
+    addresses: dict[str, str] = field(default_factory=dict)
+    actors: dict[str, Actor] = field(default_factory=dict)
+    runs: dict[str, Any] = field(default_factory=dict)
+    s3: S3Server | None = None
+    dashboard: subprocess.Popen[bytes] | None = None
+
+
+def start(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> System:
+    """Start everything the role needs; returns when it takes X-rays in.
+
+    `progress` is told what is being started. Whatever fails, what was started is stopped again.
+    """
+    system = System(settings, Database(settings.database_url))
+    try:
+        _start(system, progress)
+    except BaseException:
+        stop(system)
+        raise
+    return system
+
+
+def _start(system: System, progress: Callable[[str], None]) -> None:
+    progress("object store and database")
+    system.settings = settings = _with_secrets(system.settings)
+    system.settings = settings = _start_store(system, settings)
+    system.database = Database(settings.database_url)
+    system.database.upgrade()
+    _prepare_parts(settings)
+    # Processes of this machine read the settings from their environment; those of other nodes from their own file.
+    os.environ.update(settings.environment())
+    progress("Ray")
+    cluster.connect(settings)
+    if settings.is_core:
+        progress("core")
+        from train.core import CoreActor
+
+        _add(system, "core", CoreActor, settings, run=True)
+    if settings.is_edge:
+        _start_edge(system, progress)
+    if settings.dashboard.enabled:
+        progress("dashboard")
+        _start_dashboard(system)
+    runfile.RunFile(settings.role, os.getpid(), now().isoformat(), system.addresses).write(settings.data_dir)
+
+
+def _start_edge(system: System, progress: Callable[[str], None]) -> None:
+    import ray
+
+    from ingest.actor import IngestActor
+    from ingest.gateway import GatewayActor
+    from ingest.receiver import ReceiverActor
+    from notify.notifier import NotifierActor
+    from serve.rollout import RolloutActor
+    from ship.shipper import ShipperActor
+
+    settings = system.settings
+    progress("model replicas")
+    rollout = _add(system, "rollout", RolloutActor, settings)
+    ready = rollout.start.remote()
+    _add(system, "notifier", NotifierActor, settings, run=True)
+    if settings.ship.enabled:
+        _add(system, "shipper", ShipperActor, settings, run=True)
+    doors = {}
+    if settings.gateway.enabled:
+        doors["gateway"] = _add(system, "gateway", GatewayActor, settings)
+    if settings.receiver.enabled:
+        doors["receiver"] = _add(system, "receiver", ReceiverActor, settings)
+    ray.get(ready)
+    system.runs["rollout"] = rollout.run.remote()
+    for index in range(settings.ingest.actors if settings.kafka.bootstrap_servers else 1):
+        _add(system, f"ingest-{index}", IngestActor, settings, index, run=True)
+    progress("front doors")
+    for name, actor in doors.items():
+        system.addresses[name] = ray.get(actor.address.remote())
+
+
+def _add(system: System, name: str, shell: type, *arguments: Any, run: bool = False) -> Actor:
+    """Start an actor that Ray restarts for ever; with `run`, also its endless method, which a restart begins again."""
+    import ray
+
+    options = {
+        "name": name,
+        "num_cpus": 0,  # they wait for networks; what computes reserves its own
+        "max_restarts": -1,
+        "max_task_retries": -1,
+        "max_concurrency": 8,
+    }
+    actor = ray.remote(shell).options(**options).remote(*arguments)
+    system.actors[name] = actor
+    if run:
+        system.runs[name] = actor.run.remote()
+    return actor
+
+
+def _with_secrets(settings: Settings) -> Settings:
+    """Fill in the secrets that edgerad makes itself."""
+    keys = settings.data_dir.absolute() / "keys"
+    update: dict[str, Any] = {"data_dir": settings.data_dir.absolute()}
+    if settings.is_edge:
+        update["gateway"] = settings.gateway.model_copy(
+            update={"token": keyring.ensure(settings.gateway.token, keys, "gateway-token")}
+        )
+        update["ship"] = settings.ship.model_copy(
+            update={"site_secret": keyring.ensure(settings.ship.site_secret, keys, "site-secret")}
+        )
+    if settings.is_core:
+        signing = keyring.ensure(settings.core.signing_key, keys, "signing-key.pem", keyring.signing_key)
+        trusted = (*settings.core.trusted_keys, keyring.public_key(signing.reveal() or ""))
+        update["core"] = settings.core.model_copy(
+            update={"signing_key": signing, "trusted_keys": tuple(dict.fromkeys(trusted))}
+        )
+    return settings.model_copy(update=update)
+
+
+def _start_store(system: System, settings: Settings) -> Settings:
+    """Start the embedded S3 server where the edge's or the core's store is not configured."""
+    edge_embedded = settings.is_edge and settings.store.endpoint_url is None
+    core_embedded = settings.core.store.endpoint_url is None
+    if not (edge_embedded or (core_embedded and settings.is_core)):
+        return settings
+    from edgerad.s3server import S3Server
+
+    keys = settings.data_dir / "keys"
+    access = keyring.ensure(Secret(), keys, "s3-access-key")
+    secret = keyring.ensure(Secret(), keys, "s3-secret-key")
+    system.s3 = S3Server(
+        settings.embedded_store.directory or settings.data_dir / "s3",
+        access.reveal() or "",
+        secret.reveal() or "",
+        port=settings.embedded_store.port,
+    )
+    system.s3.start()
+    system.addresses["s3"] = system.s3.endpoint_url
+    embedded = {"endpoint_url": system.s3.endpoint_url, "access_key": access, "secret_key": secret}
+    update: dict[str, Any] = {}
+    if edge_embedded:
+        update["store"] = settings.store.model_copy(update=embedded)
+    if core_embedded and settings.is_core:
+        store = settings.core.store.model_copy(update=embedded)
+        update["core"] = settings.core.model_copy(update={"store": store})
+    return settings.model_copy(update=update)
+
+
+def _prepare_parts(settings: Settings) -> None:
+    from edgerad import bus
+    from edgerad.store import ObjectStore, config_from
+
+    if settings.is_edge:
+        ObjectStore(config_from(settings.store)).ensure_bucket()
+        if settings.kafka.bootstrap_servers:
+            bus.ensure_topics(settings.kafka)
+    if settings.is_core:
+        ObjectStore(config_from(settings.core.store)).ensure_bucket()
+
+
+def _start_dashboard(system: System) -> None:
+    from dashboard import launch
+
+    log = system.settings.data_dir / "run" / "dashboard.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command, address = launch.command(system.settings)
+    with log.open("wb") as output:
+        system.dashboard = subprocess.Popen(
+            [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+    system.addresses["dashboard"] = address
+
+
+def stop(system: System) -> None:
+    """Stop everything, the last started first; what is in flight ends in a state from which it goes on."""
+    log = get_logger("compose")
+    if system.dashboard is not None:
+        system.dashboard.terminate()
+        try:
+            system.dashboard.wait(10)
+        except subprocess.TimeoutExpired:
+            system.dashboard.kill()
+    if system.actors:
+        import ray
+
+        for name, actor in reversed(system.actors.items()):
+            try:
+                ray.kill(actor)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others must still be stopped
+                log.warning("could not stop", actor=name, error=error)
+        if system.settings.is_edge:
+            from ray import serve
+
+            serve.shutdown()
+        cluster.disconnect()
+    if system.s3 is not None:
+        system.s3.stop()
+    system.database.close()
+    runfile.remove(system.settings.data_dir)
+
+
+def watch(system: System, interval: float = 2.0) -> None:
+    """Keep an eye on what was started, until the process is told to end; a dashboard that ended is started again."""
+    import ray
+
+    log = get_logger("compose")
+    while True:
+        if system.dashboard is not None and system.dashboard.poll() is not None:
+            log.warning("dashboard ended; starting it again", status=system.dashboard.returncode)
+            _start_dashboard(system)
+        finished, _ = ray.wait(list(system.runs.values()), timeout=0)
+        for name, run in list(system.runs.items()):
+            if run in finished:  # `run` never ends by itself: it raised
+                try:
+                    ray.get(run)
+                except Exception as error:  # noqa: BLE001 - logged by its type; it starts again below
+                    log.error("component failed; starting it again", actor=name, error=error)
+                system.runs[name] = system.actors[name].run.remote()
+        time.sleep(interval)

@@ -1,0 +1,126 @@
+"""The demo's X-rays: phantoms drawn while edgerad starts, or the user's own files; and the core's sets from before."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerad.demo.feed import Sample, samples
+
+if TYPE_CHECKING:
+    from edgerad.demo.run import DemoOptions
+    from edgerad.settings import Settings
+
+SIZE = 768
+"""Longer side of the demo's phantoms, pixels: as much text and anatomy as a full-size one, in half the time."""
+STANDARD, SHIFTED = "standard", "legacy_cr"
+SECOND_WAVE = 0.25
+"""Share of the images that comes after the new model is in service."""
+REHEARSAL, EVALUATION = 96, 160
+
+
+class Material:
+    """Prepares files in a thread; a context, so that the thread ends with the demo."""
+
+    def __init__(self, options: DemoOptions, folder: Path) -> None:
+        """Keep what to prepare; with `images` the user's files are listed at once, so that a wrong folder fails now."""
+        self._options, self._folder = options, folder
+        self._queue: queue.Queue[Sample | None] = queue.Queue()
+        self._ended = threading.Event()
+        if options.images is None:
+            total = options.count
+            self._sizes = (total - round(total * SECOND_WAVE), round(total * SECOND_WAVE))
+        else:
+            self._own = samples(options.images)
+            if not self._own:
+                msg = f"{options.images} has no files; give a folder with X-rays (DICOM, JPEG, PNG)"
+                raise FileNotFoundError(msg)
+            random.Random(options.seed).shuffle(self._own)  # noqa: S311 - an order, not a secret
+            later = round(len(self._own) * SECOND_WAVE)
+            self._sizes = (len(self._own) - later, later)
+        self._thread = threading.Thread(target=self._prepare, daemon=True)
+
+    def __enter__(self) -> Material:
+        """Start preparing."""
+        self._folder.mkdir(parents=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End preparing."""
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def total(self) -> int:
+        """How many files there will be, bad ones left out of account."""
+        return sum(self._sizes)
+
+    def first_wave(self, batch: int) -> Iterator[list[Sample]]:
+        """Yield the files that come before the model is retrained."""
+        return self._take(self._sizes[0], batch)
+
+    def second_wave(self, batch: int) -> Iterator[list[Sample]]:
+        """Yield the files that come while and after the model is swapped."""
+        return self._take(None, batch)
+
+    def _take(self, count: int | None, batch: int) -> Iterator[list[Sample]]:
+        taken = 0
+        while count is None or taken < count:
+            group: list[Sample] = []
+            while len(group) < batch and (count is None or taken + len(group) < count):
+                item = self._queue.get()
+                if item is None:
+                    self._queue.put(None)
+                    break
+                group.append(item)
+            if not group:
+                return
+            taken += len(group)
+            yield group
+
+    def _prepare(self) -> None:
+        try:
+            for sample in self._phantoms() if self._options.images is None else self._own:
+                if self._ended.is_set():
+                    return
+                self._queue.put(sample)
+        finally:
+            self._queue.put(None)
+
+    def _phantoms(self) -> Iterator[Sample]:
+        """Yield phantoms of two devices: the one the model knows, and one whose processing it has never seen."""
+        from edgerad.phantom import bad_inputs, iterate_set
+
+        first, second = self._sizes
+        known = first * 2 // 5
+        sets = [(STANDARD, known), (SHIFTED, first - known), (SHIFTED, second)]
+        for number, (scanner, count) in enumerate(sets):
+            folder = self._folder / f"{number}-{scanner}"
+            for record in iterate_set(folder, count, self._options.seed + number, scanner=scanner, size=SIZE):
+                yield Sample(folder / record.file, "positive" if record.label == "PNEUMONIA" else "negative")
+            if number == 0:  # what should not come, but does: each must end in quarantine with its reason
+                for bad in bad_inputs(self._folder / "bad"):
+                    yield Sample(self._folder / "bad" / bad.file, None)
+
+    def stock_core(self, settings: Settings) -> None:
+        """Give the core what it would have from before: a rehearsal set, and a frozen set with both devices."""
+        from edgerad.phantom import write_set
+        from edgerad.store import ObjectStore, config_from
+        from train.evaluation_set import freeze
+
+        store = ObjectStore(config_from(settings.core.store))
+        plan: list[tuple[str, dict[str, int]]] = [
+            (settings.train.rehearsal_prefix, {STANDARD: REHEARSAL}),
+            (settings.train.evaluation_prefix, {STANDARD: EVALUATION // 2, SHIFTED: EVALUATION // 2}),
+        ]
+        for number, (prefix, devices) in enumerate(plan):
+            folder = self._folder / f"core-{number}"
+            for device, count in devices.items():
+                options: dict[str, Any] = {"scanner": device, "size": SIZE // 2, "dicom_share": 0.0}
+                write_set(folder / device, count, 1000 + self._options.seed + number, **options)
+            freeze(store, prefix, folder)

@@ -1,0 +1,153 @@
+"""The Ray Serve application: one deployment whose replicas score batches; deployed declaratively.
+
+Deployed from a configuration in which only `user_config` changes, Serve reconfigures the running replicas in place: no
+replica is replaced and no request dropped. `serve.run` with other options would replace every replica.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from edgerad.scoring import Outcome, ScoreRequest
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+    from edgerad.settings import Settings
+
+APPLICATION = "edgerad"
+DEPLOYMENT = "Scorer"
+CALLS_PER_REPLICA = 3
+"""Calls a replica works on at a time: while one is in the network, another decodes and a third is fetched."""
+
+
+def configuration(settings: Settings, model_digest: str) -> dict[str, Any]:
+    """Return Serve's declarative configuration (ServeDeploySchema) with a model in service."""
+    tuning = settings.serve
+    return {
+        "proxy_location": "Disabled",
+        "applications": [
+            {
+                "name": APPLICATION,
+                "route_prefix": None,
+                "import_path": "serve.app:build",
+                "deployments": [
+                    {
+                        "name": DEPLOYMENT,
+                        "user_config": {"model": model_digest},
+                        "max_ongoing_requests": CALLS_PER_REPLICA,
+                        "max_queued_requests": tuning.max_queued_requests,
+                        "graceful_shutdown_timeout_s": tuning.call_timeout,
+                        "health_check_period_s": 5,
+                        "ray_actor_options": {"num_cpus": tuning.num_cpus, "num_gpus": tuning.num_gpus},
+                        "autoscaling_config": {
+                            "min_replicas": tuning.min_replicas,
+                            "max_replicas": tuning.max_replicas,
+                            "target_ongoing_requests": CALLS_PER_REPLICA,
+                            # Deprecated, yet still what router and replica read; the policy needs fresh counts.
+                            "metrics_interval_s": 0.5,
+                            "look_back_period_s": 1.0,
+                            # The policy itself waits before it goes down.
+                            "upscale_delay_s": 0.0,
+                            "downscale_delay_s": 0.0,
+                            "policy": {
+                                "policy_function": "serve.policy:LagPolicy",
+                                "policy_kwargs": {
+                                    "images_per_replica": tuning.target_images_per_replica,
+                                    "images_per_call": settings.ingest.batch_size,
+                                    "downscale_delay": tuning.downscale_delay,
+                                },
+                            },
+                        },
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def build() -> Application:
+    """Build the application (Serve calls this on the cluster, where the settings are read again)."""
+    from ray import serve
+
+    from edgerad.settings import load_settings
+
+    return serve.deployment(ScorerDeployment, name=DEPLOYMENT).bind(load_settings())
+
+
+class ScorerDeployment:
+    """Thin shell of a replica: Ray Serve calls in, `serve.replica.Replica` works."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make the pools; the model comes with the first `reconfigure`, which Serve calls before any request."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from edgerad.store import ObjectStore, config_from
+        from edgerad.telemetry import configure_logging
+        from serve.replica import Replica
+        from serve.shelf import Shelf
+
+        configure_logging(settings.telemetry)
+        store = ObjectStore(config_from(settings.store))
+        limit = settings.serve.max_object_bytes
+        self._shelf = Shelf(settings)
+        self._replica = Replica(
+            lambda request: store.get(request.key, etag=request.etag, limit_bytes=limit),
+            settings.serve.decode_threads,
+        )
+        self._calls = ThreadPoolExecutor(CALLS_PER_REPLICA, thread_name_prefix="score")
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Load and prove the model in a thread, then put it into service; requests go on meanwhile."""
+        import asyncio
+
+        digest = user_config["model"]
+        if digest != self._replica.model_digest:
+            self._replica.swap(await asyncio.to_thread(self._shelf.scorer, digest))
+
+    async def score(self, requests: list[ScoreRequest]) -> list[Outcome]:
+        """Score a batch by reference; see `edgerad.scoring.Scorer`."""
+        import asyncio
+
+        return await asyncio.get_running_loop().run_in_executor(self._calls, self._replica.score, requests)
+
+    async def model(self) -> str | None:
+        """Return the digest of the model in service in this replica."""
+        return self._replica.model_digest
+
+
+def deploy(settings: Settings, model_digest: str, timeout: float = 120.0) -> None:
+    """Deploy the application, or swap its model in place; returns when it runs with that model.
+
+    Raises RuntimeError with Serve's message when it does not within `timeout` seconds.
+    """
+    from ray import serve
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ApplicationStatus, ServeDeploySchema
+
+    serve.start(proxy_location="Disabled")
+    client = _get_global_client()
+    client.deploy_apps(ServeDeploySchema.model_validate(configuration(settings, model_digest)))
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        application = serve.status().applications.get(APPLICATION)
+        if application is not None:
+            if application.status == ApplicationStatus.RUNNING:
+                return
+            if application.status == ApplicationStatus.DEPLOY_FAILED:
+                msg = f"Serve could not deploy model {model_digest[:12]}: {application.message.strip()[-500:]}"
+                raise RuntimeError(msg)
+        time.sleep(0.1)
+    msg = f"Serve did not run model {model_digest[:12]} within {timeout:.0f} s"
+    raise RuntimeError(msg)
+
+
+def replicas() -> int:
+    """Return how many replicas run."""
+    from ray import serve
+
+    application = serve.status().applications.get(APPLICATION)
+    if application is None or DEPLOYMENT not in application.deployments:
+        return 0
+    return int(application.deployments[DEPLOYMENT].replica_states.get("RUNNING", 0))

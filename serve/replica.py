@@ -1,0 +1,83 @@
+"""What a Serve replica does, without Ray: fetch by reference, decode, score as one batch, swap the model in place."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from edgerad.scoring import Outcome, Refused, Scored, ScoreRequest
+from edgerad.store import ObjectGone, ObjectTooLarge, StoreUnavailable
+from serve.preprocess import Input
+from serve.reasons import Unreadable
+from serve.score import ImageScore, Scorer
+
+Fetch = Callable[[ScoreRequest], bytes]
+Prepared = tuple[Input, dict[str, str]] | Unreadable | Refused
+
+
+class Replica:
+    """Scores batches with the model in service; calls may overlap: one decodes while another is in the network."""
+
+    def __init__(self, fetch: Fetch, threads: int) -> None:
+        """Keep how to fetch an object; `threads` fetch and decode at a time."""
+        self._fetch = fetch
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._network = threading.Lock()
+        self._scorer: Scorer | None = None
+
+    @property
+    def model_digest(self) -> str | None:
+        """Digest of the bundle in service."""
+        return self._scorer.bundle.digest if self._scorer else None
+
+    def swap(self, scorer: Scorer) -> None:
+        """Put a model into service: calls under way end with the one they began with."""
+        self._scorer = scorer
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
+        """Return an outcome per request, in order."""
+        scorer = self._scorer
+        if scorer is None:
+            msg = "no model is in service in this replica"
+            raise RuntimeError(msg)
+        started = time.perf_counter()
+        prepared = list(self._pool.map(lambda request: self._prepare(scorer, request), requests))
+        ready = [item for item in prepared if not isinstance(item, Refused)]
+        with self._network:
+            results = iter(scorer.score_prepared(ready))
+        seconds = (time.perf_counter() - started) / max(len(requests), 1)
+        return [
+            item if isinstance(item, Refused) else _outcome(request.image_id, next(results), seconds)
+            for request, item in zip(requests, prepared, strict=True)
+        ]
+
+    def _prepare(self, scorer: Scorer, request: ScoreRequest) -> Prepared:
+        try:
+            data = self._fetch(request)
+        except ObjectGone:
+            return Refused(request.image_id, "object-gone", "the object is no longer in the store")
+        except ObjectTooLarge:
+            return Refused(request.image_id, "too-large", "more bytes than serve.max_object_bytes")
+        except StoreUnavailable:
+            return Refused(request.image_id, "store-unavailable", "the object store does not answer", retryable=True)
+        return scorer.prepare(data)
+
+
+def _outcome(image_id: str, result: ImageScore | Unreadable, seconds: float) -> Outcome:
+    if isinstance(result, Unreadable):
+        return Refused(image_id, result.reason, result.detail)
+    return Scored(
+        image_id=image_id,
+        finding=result.finding,
+        probability=result.probability,
+        logit=result.logit,
+        triage=result.triage,
+        model_digest=result.model_digest,
+        calibration_version=result.calibration_version,
+        threshold_version=result.threshold_version,
+        runtime=result.runtime,
+        seconds=seconds,
+        header=result.header,
+    )

@@ -1,0 +1,129 @@
+"""An edge follows the core's registry: a newly promoted model is pulled, proven here, then swapped in under load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from edgerad import ledger, registry
+from edgerad.records import Rollout
+from edgerad.store import ObjectGone, ObjectStore, StoreUnavailable
+from edgerad.telemetry import get_logger
+from serve.bundle import BundleError
+from serve.shelf import Shelf, bundled_digest
+
+if TYPE_CHECKING:
+    from edgerad.database import Database
+    from edgerad.settings import Settings
+
+COMPONENT = "rollout"
+
+
+class Follower:
+    """Keeps an edge's model at what the registry says; a model that fails its proof is refused once and for all."""
+
+    def __init__(self, settings: Settings, database: Database, core: ObjectStore, swap: Callable[[str], None]) -> None:
+        """Keep how to swap: `swap(digest)` returns when every replica serves that model, or raises RuntimeError."""
+        self._edge, self._finding = settings.ship.edge_id, settings.finding
+        self._database, self._core, self._swap = database, core, swap
+        self._shelf = Shelf(settings)
+        self._log = get_logger(COMPONENT)
+
+    def start(self) -> str:
+        """Put the model that was last in service here, else the shipped one, into service; return its digest."""
+        digest = ledger.model_in_service(self._database, self._edge, self._finding)
+        first = digest is None
+        if digest is None:
+            digest = bundled_digest(self._finding)
+        seconds = self._timed_swap(digest)
+        if first:
+            self._note(digest, "serving", "shipped with edgerad", seconds)
+        return digest
+
+    def step(self) -> str | None:
+        """Look at the registry once; return the digest of a model newly put into service, or None."""
+        try:
+            wanted = registry.current(self._core, self._finding)
+        except StoreUnavailable:
+            self._log.warning("core store does not answer; the model in service stays")
+            return None
+        if wanted is None or wanted == ledger.model_in_service(self._database, self._edge, self._finding):
+            return None
+        if self._is_refused(wanted):
+            return None
+        try:
+            self._shelf.scorer(wanted)  # the proof: signature, digest, parity report, golden cases on this machine
+            seconds = self._timed_swap(wanted)
+        except StoreUnavailable:
+            return None
+        except (BundleError, ObjectGone, RuntimeError) as error:
+            reason = str(error)[:500]
+            self._log.error("model refused", model_digest=wanted, reason=reason)
+            self._note(wanted, "refused", reason, None)
+            return None
+        self._note(wanted, "serving", "promoted by the core", seconds)
+        self._log.info("model in service", model_digest=wanted, seconds=round(seconds, 2))
+        return wanted
+
+    def _timed_swap(self, digest: str) -> float:
+        started = time.perf_counter()
+        self._swap(digest)
+        return time.perf_counter() - started
+
+    def _is_refused(self, digest: str) -> bool:
+        with self._database.read() as session:
+            query = select(Rollout.rollout_id).where(
+                Rollout.edge_id == self._edge, Rollout.model_digest == digest, Rollout.state == "refused"
+            )
+            return session.execute(query.limit(1)).first() is not None
+
+    def _note(self, digest: str, state: str, reason: str, seconds: float | None) -> None:
+        with self._database.write() as session:
+            session.add(
+                Rollout(
+                    edge_id=self._edge,
+                    finding=self._finding,
+                    model_digest=digest,
+                    state=state,
+                    reason=reason,
+                    seconds=seconds,
+                )
+            )
+            ledger.audit(session, f"edge:{self._edge}", f"model-{state}", digest[:64], {"reason": reason})
+
+
+class RolloutActor:
+    """Thin Ray actor around `Follower`; also reports how many replicas run."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open the database and the stores."""
+        from edgerad.database import Database
+        from edgerad.store import ObjectStore, config_from
+        from edgerad.telemetry import configure_logging
+        from serve import app
+
+        configure_logging(settings.telemetry)
+        self._settings = settings
+        self._database = Database(settings.database_url)
+        core = ObjectStore(config_from(settings.core.store))
+        self._follower = Follower(settings, self._database, core, lambda digest: app.deploy(settings, digest))
+
+    def start(self) -> str:
+        """Put the first model into service; returns its digest when it serves."""
+        return self._follower.start()
+
+    def run(self) -> None:
+        """Follow the registry until the actor ends."""
+        from serve import app
+
+        last = 0.0
+        while True:
+            if time.monotonic() - last >= self._settings.core.poll_interval:
+                self._follower.step()
+                last = time.monotonic()
+            digest = ledger.model_in_service(self._database, self._settings.ship.edge_id, self._settings.finding)
+            ledger.report(self._database, COMPONENT, {"replicas": app.replicas(), "model": digest})
+            time.sleep(min(self._settings.core.poll_interval, 2.0))
