@@ -239,9 +239,7 @@ def _summary(demo: Demo, system: compose.System, started_at: datetime, memory: i
             "state": demo.notes.get("training", "none"),
             "workers": system.settings.train.workers,
             "cases": run.cases if run else 0,
-            "seconds": round((run.finished_at - run.started_at).total_seconds(), 1)
-            if run and run.finished_at
-            else None,
+            "seconds": round(seconds, 1) if seconds is not None else None,
             "error": run.error if run else None,
         },
         "candidate": (
