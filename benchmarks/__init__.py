@@ -1,0 +1,1 @@
+"""Benchmarks: what the docs claim about speed, measured; each prints JSON. `python -m benchmarks.NAME`."""
