@@ -54,11 +54,15 @@ class NewImage:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """An original record as it came, for a dead letter: `source` kafka or sweep, `position` topic/partition/offset."""
+    """An original record as it came, for a dead letter: `source` kafka or sweep, `position` topic/partition/offset.
+
+    `attempts` is how often its image was tried.
+    """
 
     source: str
     position: str
     record: str
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +129,14 @@ def record(
     letters: dict[str, Letter],
     policy: ShipPolicy,
     topic_assessed: str,
-    attempts: int = 1,
+    topic_deadletter: str | None = None,
 ) -> Recorded:
     """Write the outcomes of registered images in one transaction, with all that follows from them.
 
     A `Scored` makes an assessment, an outbox event, an open alert when high, a queued shipment when the policy says
-    so. A `Refused` quarantines the image and leaves a dead letter with the original record of `letters`. An image
-    that is no longer pending is left as it is: a repeat changes nothing. Retryable refusals are the caller's.
+    so. A `Refused` quarantines the image and leaves a dead letter with the original record of `letters`, which is also
+    published where `topic_deadletter` is given. An image that is no longer pending is left as it is: a repeat changes
+    nothing. Retryable refusals are the caller's.
     """
     done = Recorded()
     with database.write() as session:
@@ -147,7 +152,7 @@ def record(
             if isinstance(outcome, Scored):
                 _assess(session, outcome, policy, topic_assessed, done)
             else:
-                _quarantine(session, outcome, letters.get(outcome.image_id), attempts)
+                _quarantine(session, outcome, letters.get(outcome.image_id), topic_deadletter)
                 done.quarantined += 1
     return done
 
@@ -204,10 +209,10 @@ def _assess(session: Session, scored: Scored, policy: ShipPolicy, topic: str, do
         done.shipments += len(insert_new(session, Shipment, [shipment], "shipment_id"))
 
 
-def _quarantine(session: Session, refused: Refused, letter: Letter | None, attempts: int) -> None:
+def _quarantine(session: Session, refused: Refused, letter: Letter | None, topic: str | None) -> None:
     _finish(session, refused.image_id, QUARANTINED, refused.reason, now())
     letter = letter or Letter("unknown", "", "")
-    write_dead_letter(session, letter, refused.reason, refused.detail, attempts, refused.image_id)
+    write_dead_letter(session, letter, refused.reason, refused.detail, refused.image_id, topic)
 
 
 def _finish(
@@ -219,36 +224,61 @@ def _finish(
     session.execute(update(Image).where(Image.image_id == image_id).values(**values))
 
 
-def mark_deleted(database: Database, bucket: str, key: str) -> int:
-    """Mark the pending images of a deleted object as deleted; an assessed one keeps its assessment."""
+def mark_deleted(
+    database: Database, bucket: str, key: str, keep_etag: str | None = None, reason: str = "object-deleted"
+) -> int:
+    """Mark the pending images of a deleted object as deleted; an assessed one keeps its assessment.
+
+    `keep_etag` is the ETag of what the key holds now, where it was written again: that image is left alone.
+    """
     with database.write() as session:
         query = select(Image.image_id).where(Image.bucket == bucket, Image.key == key, Image.state == PENDING)
+        if keep_etag is not None:
+            query = query.where(Image.etag != keep_etag.strip('"'))
         found = list(session.execute(query).scalars())
         for image in found:
-            _finish(session, image, DELETED, "object-deleted", now())
+            _finish(session, image, DELETED, reason, now())
         return len(found)
 
 
 def write_dead_letter(
-    session: Session, letter: Letter, reason: str, detail: str, attempts: int, image_id: str | None = None
+    session: Session,
+    letter: Letter,
+    reason: str,
+    detail: str,
+    image_id: str | None = None,
+    topic: str | None = None,
 ) -> str:
-    """Insert a dead letter, or open it again when the same record failed before; return its id."""
+    """Insert a dead letter, or open it again when the same record failed before; return its id.
+
+    With `topic` it is also published: each time that it is opened, once.
+    """
     identity = ids.digest("dead", letter.source, letter.position, image_id or letter.record)
+    at = now()
     values = {
         "dead_letter_id": identity,
         "image_id": image_id,
         "reason": reason,
         "detail": detail[:DETAIL_LIMIT],
-        "attempts": attempts,
+        "attempts": letter.attempts,
         "source": letter.source,
         "position": letter.position,
         "record": letter.record,
-        "created_at": now(),
+        "created_at": at,
         "replayed_at": None,
     }
     statement = insert(session, DeadLetter).values(**values)
     changed = {name: values[name] for name in ("reason", "detail", "attempts", "created_at", "replayed_at")}
-    session.execute(statement.on_conflict_do_update(index_elements=["dead_letter_id"], set_=changed))
+    # One that is open already stays as it is: the redelivery of a record is no new failure.
+    opened = session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["dead_letter_id"], set_=changed, where=DeadLetter.replayed_at.is_not(None)
+        ).returning(DeadLetter.dead_letter_id)
+    ).scalar_one_or_none()
+    if topic is not None and opened is not None:
+        names = ("dead_letter_id", "image_id", "reason", "detail", "attempts", "source", "position", "record")
+        payload = {name: values[name] for name in names} | {"created_at": at.isoformat()}
+        publish(session, topic, identity, ids.digest("deadletter", identity, at.isoformat()), payload)
     return identity
 
 
@@ -258,9 +288,9 @@ def publish(session: Session, topic: str, key: str, event_id: str, payload: dict
     insert_new(session, Outbox, [row], "outbox_id")
 
 
-def reopen(session: Session, image_id: str) -> bool:
-    """Put a quarantined image back to pending (a replay); return whether it was quarantined."""
-    statement = update(Image).where(Image.image_id == image_id, Image.state == QUARANTINED)
+def reopen(session: Session, image_id: str, was: str = QUARANTINED) -> bool:
+    """Put an image back to pending (quarantined: a replay; deleted: stored again); return whether it `was` that."""
+    statement = update(Image).where(Image.image_id == image_id, Image.state == was)
     found = session.execute(
         statement.values(state=PENDING, reason=None, finished_at=None).returning(Image.image_id)
     ).scalar_one_or_none()

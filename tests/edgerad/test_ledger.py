@@ -189,3 +189,48 @@ def test_identities_are_of_content_and_place() -> None:
     assert ids.image_id("b", "k", '"abc"') == ids.image_id("b", "k", "abc")
     assert ids.image_id("b", "k", "abc") != ids.image_id("bk", "", "abc")
     assert ids.study_key("s1/a.dcm") == ids.study_key("s1/b.dcm") != ids.study_key("s2/a.dcm")
+
+
+def test_a_deletion_leaves_the_image_that_took_the_keys_place(database: Database) -> None:
+    old, new = (NewImage("xray", "a/1.dcm", etag * 32, None, 10, now(), "kafka") for etag in "ab")
+    ledger.register(database, [old, new])
+    assert ledger.mark_deleted(database, "xray", "a/1.dcm", keep_etag=f'"{new.etag}"', reason="object-replaced") == 1
+    assert ledger.states(database, [old.image_id, new.image_id]) == {old.image_id: "deleted", new.image_id: "pending"}
+
+
+def test_an_image_that_is_stored_again_after_its_deletion_is_pending_again(database: Database) -> None:
+    ledger.register(database, [image(1)])
+    ledger.mark_deleted(database, "xray", "a/1.dcm")
+    with database.write() as session:
+        assert not ledger.reopen(session, image(1).image_id)
+        assert ledger.reopen(session, image(1).image_id, was=ledger.DELETED)
+    assert record(database, scored(image(1).image_id)).assessed == 1
+
+
+def test_a_dead_letter_is_published_each_time_it_is_opened_and_not_on_redelivery(database: Database) -> None:
+    letter = Letter("kafka", "xray.uploaded/0/7", "no json", attempts=3)
+    for _ in range(2):
+        with database.write() as session:
+            ledger.write_dead_letter(session, letter, "not-json", "why", topic="xray.deadletter")
+    assert (count(database, DeadLetter), count(database, Outbox)) == (1, 1)
+    with database.write() as session:
+        session.scalars(select(DeadLetter)).one().replayed_at = now()
+    with database.write() as session:
+        ledger.write_dead_letter(session, letter, "not-json", "why", topic="xray.deadletter")
+    with database.read() as session:
+        opened = session.scalars(select(DeadLetter)).one()
+        events = session.scalars(select(Outbox)).all()
+    assert opened.replayed_at is None
+    assert [(event.topic, event.key) for event in events] == [("xray.deadletter", opened.dead_letter_id)] * 2
+    assert events[0].payload["record"] == "no json"
+    assert (events[0].payload["reason"], events[0].payload["attempts"]) == ("not-json", 3)
+
+
+def test_a_quarantined_image_s_dead_letter_tells_its_own_attempts(database: Database) -> None:
+    ledger.register(database, [image(1)])
+    letters = {image(1).image_id: Letter("kafka", "xray.uploaded/0/1", "{}", attempts=8)}
+    refused = Refused(image(1).image_id, "store-unavailable", "")
+    ledger.record(database, [refused], letters, POLICY, TOPIC, "xray.deadletter")
+    with database.read() as session:
+        assert session.scalars(select(DeadLetter)).one().attempts == 8
+        assert session.scalars(select(Outbox)).one().payload["image_id"] == image(1).image_id
