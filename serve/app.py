@@ -67,7 +67,7 @@ def configuration(settings: Settings, model_digest: str) -> dict[str, Any]:
     }
 
 
-def build() -> Application:
+def build(arguments: dict[str, str]) -> Application:  # noqa: ARG001 - the signature is Serve's
     """Build the application (Serve calls this on the cluster, where the settings are read again)."""
     from ray import serve
 
