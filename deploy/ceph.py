@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import uuid
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from deploy import process
 from deploy.part import Part
@@ -77,10 +78,14 @@ class Ceph(Part):
             "secret_key": str(kept["secret_key"]),
         }
 
-    def start(self) -> Self:
+    def _start(self) -> None:
         """Make the cluster if it is new, start its four programs, wait until the gateway answers."""
         configuration = self.folder / "ceph.conf"
-        new = not configuration.exists()
+        new = "made" not in process.recall(self.folder)
+        if new:  # also after a first start that was cut short
+            for leftover in ("mon", "mgr", "osd", "rgw"):
+                shutil.rmtree(self.folder / leftover, ignore_errors=True)
+                (self.folder / leftover).mkdir()
         configuration.write_text(
             CONFIGURATION.format(
                 fsid=process.recall(self.folder)["fsid"],
@@ -105,9 +110,9 @@ class Ceph(Part):
         keys = self.endpoints()
         if new:
             process.run([*user, f"--access-key={keys['access_key']}", f"--secret-key={keys['secret_key']}"])
+            process.remember(self.folder, made=True)
         process.spawn(self.folder, "rgw", ["radosgw", "-n", "client.rgw.a", "-f", *conf])
-        process.wait(self._answers, "Ceph's RADOS gateway", self.folder / "rgw.log")
-        return self
+        process.wait(self._answers, "Ceph's RADOS gateway", self.folder, "rgw")
 
     def _make_keys(self) -> None:
         keyring = str(self.folder / "keyring")
@@ -119,8 +124,6 @@ class Ceph(Part):
             create = ""
 
     def _make_monitor(self, conf: list[str]) -> None:
-        for name in ("mon", "mgr", "osd", "rgw"):
-            (self.folder / name).mkdir()
         monmap = str(self.folder / "monmap")
         address = f"[v2:127.0.0.1:{self.port('mon2')},v1:127.0.0.1:{self.port('mon1')}]"
         fsid = str(process.recall(self.folder)["fsid"])

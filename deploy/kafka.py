@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
-from typing import Self
 
 from deploy import process
 from deploy.part import Part
@@ -13,6 +13,8 @@ from deploy.part import Part
 POM = Path(__file__).parent / "kafka-pom.xml"
 VERSION = "4.1.1"
 CLUSTER_ID = "ZWRnZXJhZC1rYWZrYS0wMQ"
+JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+"""Small and soon warm: a broker for one machine, not for measuring Kafka."""
 CONFIGURATION = """\
 process.roles=broker,controller
 node.id=1
@@ -35,7 +37,10 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
-log.flush.interval.messages=1
+log.segment.bytes=16777216
+log.cleaner.dedupe.buffer.size=16777216
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
 """
 
 
@@ -49,12 +54,16 @@ def fetch() -> Path:
     """Bring the jars by Maven unless they are there."""
     folder = jars()
     if not (folder / f"kafka_2.13-{VERSION}.jar").exists():
-        aside = folder.with_name(folder.name + ".new")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        process.run(["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={aside}"])
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))  # nobody sees half of the jars
+        copy = ["dependency:copy-dependencies", f"-DoutputDirectory={aside}"]
+        try:
+            process.run(["mvn", "-q", "-B", "-f", str(POM), *copy], timeout=600)
+            aside.chmod(0o755)
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
@@ -72,7 +81,7 @@ class Kafka(Part):
         """HOST:PORT of the plain listener."""
         return self.endpoints()["kafka"]
 
-    def start(self) -> Self:
+    def _start(self) -> None:
         """Format the log folder if it is new, start the broker, wait until it answers."""
         data = self.folder / "data"
         configuration = self.folder / "server.properties"
@@ -80,13 +89,12 @@ class Kafka(Part):
         configuration.write_text(
             CONFIGURATION.format(controller=self.port("controller"), listeners=listeners, data=data), encoding="utf-8"
         )
-        java = ["java", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{fetch()}/*"]
+        java = [*JAVA, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{fetch()}/*"]
         if not (data / "meta.properties").exists():
             storage = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(configuration)]
             process.run([*java, *storage])
         process.spawn(self.folder, "kafka", [*java, "kafka.Kafka", str(configuration)])
-        process.wait(self._answers, "Apache Kafka", self.folder / "kafka.log")
-        return self
+        process.wait(self._answers, "Apache Kafka", self.folder, "kafka")
 
     def _answers(self) -> bool:
         from kafka.admin import KafkaAdminClient

@@ -6,7 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from deploy import process
 from deploy.part import Part
@@ -27,7 +27,7 @@ class Orthanc(Part):
         """Return the HTTP address and the DICOM one."""
         return {"orthanc": f"http://127.0.0.1:{self.port()}", "orthanc_dicom": f"127.0.0.1:{self.port('dicom')}"}
 
-    def start(self) -> Self:
+    def _start(self) -> None:
         """Write the configuration, start, wait until it answers."""
         configuration = {
             "Name": "edgerad-test",
@@ -46,8 +46,7 @@ class Orthanc(Part):
         path.write_text(json.dumps(configuration), encoding="utf-8")
         program = "/usr/sbin/Orthanc" if Path("/usr/sbin/Orthanc").exists() else "Orthanc"
         process.spawn(self.folder, "orthanc", [program, str(path)])
-        process.wait(self._answers, "Orthanc", self.folder / "orthanc.log")
-        return self
+        process.wait(self._answers, "Orthanc", self.folder, "orthanc")
 
     def upload(self, data: bytes) -> str:
         """Store a DICOM file; return Orthanc's identity of the instance."""

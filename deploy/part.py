@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,8 @@ class Part(ABC):
 
     programs: tuple[str, ...] = ()
     """Names of its programs, in the order they are started."""
+    stop_signal = signal.SIGTERM
+    kill_signal = signal.SIGKILL
 
     def __init__(self, folder: Path) -> None:
         """Keep the folder; what was chosen in it before is used again."""
@@ -25,13 +28,27 @@ class Part(ABC):
         """Return a port of this part, chosen once."""
         kept = process.recall(self.folder)
         if name not in kept:
-            process.remember(self.folder, **{name: process.free_port()})
-            kept = process.recall(self.folder)
+            taken = {value for key, value in kept.items() if isinstance(value, int)}
+            port = next(port for port in iter(process.free_port, None) if port not in taken)
+            process.remember(self.folder, **{name: port})
+            return port
         return int(str(kept[name]))
 
-    @abstractmethod
     def start(self) -> Self:
-        """Start it and wait until it is ready; PartError when it does not become so."""
+        """Start it and wait until it is ready, unless it runs; PartError, with nothing left running, if it fails."""
+        if self.runs():
+            return self
+        self.stop()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Start its programs and wait until it is ready."""
 
     @abstractmethod
     def endpoints(self) -> dict[str, str]:
@@ -40,12 +57,12 @@ class Part(ABC):
     def stop(self) -> None:
         """End its programs, the last started first."""
         for name in reversed(self.programs):
-            process.end(self.folder, name)
+            process.end(self.folder, name, self.stop_signal)
 
     def kill(self) -> None:
-        """End its programs as if the power had gone."""
+        """End its programs without a chance to tidy up."""
         for name in reversed(self.programs):
-            process.end(self.folder, name, hard=True)
+            process.end(self.folder, name, self.kill_signal)
 
     def restart(self) -> None:
         """Stop it and start it again over the same data and ports."""

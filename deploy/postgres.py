@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 from pathlib import Path
-from typing import Self
 
 from deploy import process
 from deploy.part import Part
@@ -26,6 +27,8 @@ class Postgres(Part):
     """One PostgreSQL cluster with a database `edgerad`."""
 
     programs = ("postgres",)
+    stop_signal = signal.SIGINT  # "fast": SIGTERM would wait for clients to leave
+    kill_signal = signal.SIGQUIT  # "immediate": no checkpoint, so the next start recovers, and no process stays behind
 
     def endpoints(self) -> dict[str, str]:
         """Return the SQLAlchemy URL."""
@@ -36,18 +39,20 @@ class Postgres(Part):
         """SQLAlchemy URL of the database `edgerad`."""
         return self.endpoints()["database"]
 
-    def start(self) -> Self:
+    def _start(self) -> None:
         """Make the cluster if it is new, start the server, wait until it answers."""
         tools = binaries()
         if tools is None:
             msg = "PostgreSQL is not installed (apt-get install postgresql)"
             raise process.PartError(msg)
         data = self.folder / "data"
-        if not data.exists():
+        if "made" not in process.recall(self.folder):
+            shutil.rmtree(data, ignore_errors=True)  # of a first start that was cut short
             data.mkdir(mode=0o700)
             self._hand_over(data)
             initdb = [str(tools / "initdb"), "-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync"]
             process.run([*self._as_user(), *initdb])
+            process.remember(self.folder, made=True)
         options = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port()),
@@ -57,9 +62,8 @@ class Postgres(Part):
         }
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         process.spawn(self.folder, "postgres", [*self._as_user(), str(tools / "postgres"), "-D", str(data), *settings])
-        process.wait(self._answers, "PostgreSQL", self.folder / "postgres.log")
+        process.wait(self._answers, "PostgreSQL", self.folder, "postgres")
         self._ensure_database("edgerad")
-        return self
 
     def new_database(self, name: str) -> str:
         """Create an empty database and return its URL."""
@@ -93,6 +97,8 @@ class Postgres(Part):
     def _hand_over(self, folder: Path) -> None:
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres", "postgres")
-            for parent in folder.parents:  # the server's user must be able to walk down to its data
-                if parent.owner() == "root" and parent != Path("/"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
+            self.folder.chmod(0o711)
+            walk = subprocess.run([*self._as_user(), "test", "-w", str(folder)], check=False)
+            if walk.returncode:
+                msg = f"the user postgres cannot reach {folder}; choose a folder whose parents all may enter (mode 711)"
+                raise process.PartError(msg)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -12,6 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 LOG_TAIL = 2000
+PORTS = range(20000, 32000)
+"""Below Linux's ports for outgoing connections, so that nobody's connection takes a port while its part restarts, and
+above those of Ray's workers."""
 
 
 class PartError(Exception):
@@ -20,9 +25,16 @@ class PartError(Exception):
 
 def free_port() -> int:
     """Return a TCP port that is free on 127.0.0.1 now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    for port in random.sample(PORTS, 200):
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    msg = f"no free port found on 127.0.0.1 between {PORTS.start} and {PORTS.stop}"
+    raise PartError(msg)
 
 
 def listens(port: int) -> bool:
@@ -32,11 +44,18 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def run(command: Sequence[str], *, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
+def run(command: Sequence[str], *, timeout: float = 300.0) -> str:
     """Run a program to its end and return its output; PartError with what it said when it fails."""
-    done = subprocess.run(
-        command, input=stdin, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})}
-    )
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout
+        )
+    except FileNotFoundError:
+        msg = f"{command[0]} is not installed; python -m deploy.install brings what it may and names the rest"
+        raise PartError(msg) from None
+    except subprocess.TimeoutExpired:
+        msg = f"{command[0]} did not end within {timeout:.0f} s"
+        raise PartError(msg) from None
     if done.returncode:
         msg = f"{command[0]} failed with status {done.returncode}: {(done.stderr or done.stdout)[-LOG_TAIL:]}"
         raise PartError(msg)
@@ -44,57 +63,74 @@ def run(command: Sequence[str], *, stdin: str | None = None, env: Mapping[str, s
 
 
 def spawn(folder: Path, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-    """Start a program in the background, in a session of its own; its pid and log stay in the folder."""
-    with (folder / f"{name}.log").open("ab") as log:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, **(env or {})},
-        )
-    (folder / f"{name}.pid").write_text(str(child.pid), encoding="utf-8")
+    """Start a program in the background, in a session of its own; its pid and log stay in the folder.
+
+    The session of its own keeps Ctrl-C on the starter's terminal from it: whoever started it also stops it.
+    """
+    try:
+        with (folder / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **(env or {})},
+            )
+    except FileNotFoundError:
+        msg = f"{command[0]} is not installed; python -m deploy.install brings what it may and names the rest"
+        raise PartError(msg) from None
+    (folder / f"{name}.pid").write_text(f"{child.pid} {_birth(child.pid)}", encoding="utf-8")
     child.returncode = 0  # it lives on without this handle, whose end must not warn of it
 
 
 def pid_of(folder: Path, name: str) -> int | None:
-    """Return the pid of a program that runs, or None."""
+    """Return the pid of a program that runs, or None, also when its pid has passed to another program."""
     try:
-        pid = int((folder / f"{name}.pid").read_text(encoding="utf-8"))
-        os.waitpid(pid, os.WNOHANG)  # a child of ours that ended must not look alive
-    except ChildProcessError:
-        pass
+        pid, born = (int(word) for word in (folder / f"{name}.pid").read_text(encoding="utf-8").split())
     except (FileNotFoundError, ValueError):
         return None
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)  # a child of ours that ended must not look alive
+    return pid if _birth(pid) == born else None
+
+
+def _birth(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot (proc(5), stat, field 22), or None when it ended."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
         return None
-    return pid
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
-def end(folder: Path, name: str, *, timeout: float = 20.0, hard: bool = False) -> None:
-    """End a program by its pid file; with `hard` as if the power had gone."""
-    pid = pid_of(folder, name)
-    if pid is not None:
-        os.kill(pid, signal.SIGKILL if hard else signal.SIGTERM)
-        deadline = time.monotonic() + timeout
-        while pid_of(folder, name) is not None:
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-                deadline = time.monotonic() + timeout
+def end(folder: Path, name: str, how: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> None:
+    """End a program by its pid file: by the signal, and after `timeout` seconds by SIGKILL."""
+    deadline = time.monotonic() + timeout
+    while (pid := pid_of(folder, name)) is not None:
+        try:
+            os.kill(pid, how)
+        except ProcessLookupError:
+            break
+        until = deadline if how != signal.SIGKILL else time.monotonic() + timeout
+        while pid_of(folder, name) is not None and time.monotonic() < until:
             time.sleep(0.05)
+        if how == signal.SIGKILL:
+            break
+        how = signal.SIGKILL
     (folder / f"{name}.pid").unlink(missing_ok=True)
 
 
-def wait(ready: Callable[[], bool], what: str, log: Path, timeout: float = 90.0) -> None:
-    """Wait until ready; PartError with the end of the log when it takes too long."""
+def wait(ready: Callable[[], bool], what: str, folder: Path, name: str, timeout: float = 90.0) -> None:
+    """Wait until ready; PartError with the end of the program's log when it ended or takes too long."""
     deadline = time.monotonic() + timeout
     while not ready():
-        if time.monotonic() > deadline:
+        ended = pid_of(folder, name) is None
+        if ended or time.monotonic() > deadline:
+            log = folder / f"{name}.log"
             tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if log.exists() else "no log"
-            msg = f"{what} was not ready after {timeout:.0f} s; its log ends with:\n{tail}"
+            why = "ended by itself" if ended else f"was not ready after {timeout:.0f} s"
+            msg = f"{what} {why}; its log ends with:\n{tail}"
             raise PartError(msg)
         time.sleep(0.1)
 
@@ -102,11 +138,12 @@ def wait(ready: Callable[[], bool], what: str, log: Path, timeout: float = 90.0)
 def remember(folder: Path, **values: object) -> None:
     """Keep what was chosen at the first start (ports, keys), so that a restart over the folder uses it again."""
     path = folder / "part.json"
+    path.touch(mode=0o600)
     path.write_text(json.dumps({**recall(folder), **values}), encoding="utf-8")
-    path.chmod(0o600)
 
 
 def recall(folder: Path) -> dict[str, object]:
     """Return what was kept."""
     path = folder / "part.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return dict(json.loads(text)) if text else {}

@@ -68,6 +68,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def parts_folder() -> Iterator[Path]:
     """A folder for real parts: short and outside pytest's own, whose parents other users may not enter."""
     with tempfile.TemporaryDirectory(prefix="edgerad-parts-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # PostgreSQL runs as another user when we are root
         yield Path(folder)
 
 

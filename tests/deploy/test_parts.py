@@ -108,7 +108,7 @@ def test_postgres_makes_empty_databases(postgres: Postgres) -> None:
 def test_a_part_that_does_not_come_up_shows_its_log(tmp_path: Path) -> None:
     process.spawn(tmp_path, "broken", ["sh", "-c", "echo no such luck"])
     with pytest.raises(process.PartError, match="no such luck"):
-        process.wait(lambda: False, "the part", tmp_path / "broken.log", timeout=1)
+        process.wait(lambda: False, "the part", tmp_path, "broken", timeout=1)
     process.end(tmp_path, "broken")
 
 
