@@ -1,0 +1,250 @@
+"""Whether a candidate replaces the model in service, and the record of it; the registry's pointer follows the record.
+
+The rule (docs/core.md), on the frozen set, both models on the same cases:
+1. the candidate's AUROC is higher with `train.promote_confidence` (DeLong's paired test, one-sided), and
+2. its sensitivity and its specificity at probability 0.5 are each not inferior by more than 0.05, with the same
+   confidence (Bonett and Price's adjusted Wald interval for paired proportions).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import sqrt
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import select
+
+from edgerad import ledger, registry
+from edgerad.records import Model, now
+from train.evaluate import compare, evaluate
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from edgerad.database import Database
+    from edgerad.store import ObjectStore
+
+OPERATING_POINT = 0.5
+"""Probability from which on a case counts as positive: the middle of the triage band, as in the published figures."""
+MARGIN = 0.05
+"""Largest loss of sensitivity or specificity that still counts as not inferior."""
+MIN_CASES = 20
+"""Fewest cases of each label in the frozen set; below that no difference could be told from chance."""
+
+CANDIDATE, PROMOTED, REJECTED, RETIRED = "candidate", "promoted", "rejected", "retired"
+
+
+class NotPossible(Exception):
+    """A model can't be put into service or taken out of it; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the candidate is promoted, why, in words, and the figures that decided."""
+
+    promoted: bool
+    reason: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PairedChange:
+    """The change of a proportion from one model to the other on the same cases, with a one-sided lower bound."""
+
+    before: float
+    after: float
+    low: float
+
+    @property
+    def difference(self) -> float:
+        """After minus before."""
+        return self.after - self.before
+
+
+def decide(labels: npt.ArrayLike, current: npt.ArrayLike, candidate: npt.ArrayLike, confidence: float) -> Decision:
+    """Apply the rule to labels 0/1 and the calibrated probabilities of both models on the same cases."""
+    truth, old, new = np.asarray(labels), np.asarray(current, float), np.asarray(candidate, float)
+    positives, negatives = int((truth == 1).sum()), int((truth == 0).sum())
+    if min(positives, negatives) < MIN_CASES:
+        return Decision(
+            False,
+            f"not promoted: the frozen set has {positives} positive and {negatives} negative cases, at least"
+            f" {MIN_CASES} of each are needed to tell a difference from chance",
+        )
+    comparison = compare(truth, old, new)
+    better = 1 - comparison.p_value / 2 if comparison.difference.value > 0 else comparison.p_value / 2
+    sensitivity = paired_change((old >= OPERATING_POINT)[truth == 1], (new >= OPERATING_POINT)[truth == 1], confidence)
+    specificity = paired_change((old < OPERATING_POINT)[truth == 0], (new < OPERATING_POINT)[truth == 0], confidence)
+    figures = {
+        "current": evaluate(truth, old, threshold=OPERATING_POINT).as_dict(),
+        "candidate": evaluate(truth, new, threshold=OPERATING_POINT).as_dict(),
+        "auroc_difference": {
+            "value": round(comparison.difference.value, 4),
+            "low": round(comparison.difference.low, 4),
+            "high": round(comparison.difference.high, 4),
+        },
+        "confidence_better": round(better, 4),
+        "sensitivity_difference": _rounded(sensitivity),
+        "specificity_difference": _rounded(specificity),
+    }
+    against = []
+    if not better >= confidence:
+        against.append(f"better with {better:.1%} confidence, {confidence:.0%} are needed")
+    for name, change in (("sensitivity", sensitivity), ("specificity", specificity)):
+        if not change.low > -MARGIN:
+            against.append(
+                f"{name} may be lower by {-change.low:.3f} ({change.before:.3f} to {change.after:.3f}),"
+                f" {MARGIN} is the most allowed"
+            )
+    shown = f"AUROC {comparison.current:.4f} to {comparison.candidate:.4f}"
+    if against:
+        return Decision(False, f"not promoted: {shown}; " + "; ".join(against), figures)
+    reason = f"promoted: {shown}, better with {better:.1%} confidence; sensitivity and specificity not inferior"
+    return Decision(True, reason, figures)
+
+
+def paired_change(before: npt.ArrayLike, after: npt.ArrayLike, confidence: float) -> PairedChange:
+    """Compare two models' right answers (booleans, case by case), with a one-sided lower bound of the difference.
+
+    Source: D. G. Bonett, R. M. Price, J. Educational and Behavioral Statistics 37 (2012) 479-488: Wald's interval with
+    one added to each kind of discordant pair.
+    """
+    old, new = np.asarray(before, bool), np.asarray(after, bool)
+    gained, lost, cases = int((new & ~old).sum()), int((old & ~new).sum()), len(old)
+    up, down = (gained + 1) / (cases + 2), (lost + 1) / (cases + 2)
+    error = sqrt((up + down - (up - down) ** 2) / (cases + 2))
+    low = up - down - NormalDist().inv_cdf(confidence) * error
+    return PairedChange(float(old.mean()), float(new.mean()), low)
+
+
+def _rounded(change: PairedChange) -> dict[str, float]:
+    return {"value": round(change.difference, 4), "low": round(change.low, 4)}
+
+
+def promoted(session: Session, finding: str) -> Model | None:
+    """Return the model in service by the core's records."""
+    query = select(Model).where(Model.finding == finding, Model.state == PROMOTED)
+    return session.scalars(query.order_by(Model.decided_at.desc()).limit(1)).first()
+
+
+def in_service(database: Database, finding: str) -> str | None:
+    """Return the digest of the model in service by the core's records, or None."""
+    with database.read() as session:
+        model = promoted(session, finding)
+        return model.model_digest if model else None
+
+
+def uri_of(finding: str, digest: str) -> str:
+    """Return where a bundle is, relative to the core's bucket."""
+    return f"{registry.PREFIX}{finding}/{digest}/"
+
+
+def adopt(database: Database, finding: str, digest: str, metrics: dict[str, Any], reason: str) -> None:
+    """Record a published model as the one in service where there is none yet."""
+    with database.write() as session:
+        if promoted(session, finding) is not None:
+            return
+        at = now()
+        model = session.get(Model, digest) or Model(model_digest=digest, finding=finding, uri=uri_of(finding, digest))
+        model.state, model.metrics, model.reason, model.created_at, model.decided_at = PROMOTED, metrics, reason, at, at
+        session.add(model)
+        ledger.audit(session, "core", "model-promoted", digest, {"reason": reason})
+
+
+def settle(
+    session: Session,
+    finding: str,
+    digest: str,
+    compared_with: str,
+    decision: Decision,
+    *,
+    metrics: dict[str, Any],
+    training_run_id: str,
+) -> str:
+    """Record the decision on a published candidate and return its state, promoted or rejected.
+
+    Where the model that it was compared with is no longer in service, it is rejected: that comparison decides nothing.
+    """
+    served = promoted(session, finding)
+    verdict = decision
+    if served is None or served.model_digest != compared_with:
+        verdict = Decision(False, "not promoted: another model came into service during the evaluation; train again")
+    model = Model(
+        model_digest=digest,
+        finding=finding,
+        state=CANDIDATE,
+        uri=uri_of(finding, digest),
+        parent_digest=compared_with,
+        training_run_id=training_run_id,
+        metrics=metrics,
+        reason=verdict.reason,
+        decided_at=now(),
+    )
+    session.add(model)
+    session.flush()
+    if verdict.promoted and served is not None:
+        _put_in_service(session, model, served, "core", verdict.reason)
+    else:
+        model.state = REJECTED
+        ledger.audit(session, "core", "model-rejected", digest, {"reason": verdict.reason})
+    return model.state
+
+
+def promote_by_hand(database: Database, finding: str, digest: str, person: str, reason: str) -> None:
+    """Put a registered model into service against or without a decision of the rule. Raises NotPossible."""
+    with database.write() as session:
+        model = session.get(Model, digest)
+        if model is None or model.finding != finding:
+            raise NotPossible(
+                f"there is no model {digest[:12]} for {finding}; `edgerad models list` shows those there are"
+            )
+        served = promoted(session, finding)
+        if served is not None and served.model_digest == digest:
+            raise NotPossible(f"model {digest[:12]} is in service already")
+        _put_in_service(session, model, served, person, f"promoted by hand: {reason}")
+
+
+def rollback(database: Database, finding: str, person: str, reason: str) -> str:
+    """Put the model that was in service before into service again; return its digest. Raises NotPossible."""
+    with database.write() as session:
+        served = promoted(session, finding)
+        query = select(Model).where(Model.finding == finding, Model.state == RETIRED)
+        before = session.scalars(query.order_by(Model.decided_at.desc()).limit(1)).first()
+        if served is None or before is None:
+            raise NotPossible("no model was in service before this one; there is nothing to go back to")
+        why = f"rolled back: {reason}"
+        _put_in_service(session, before, served, person, why)
+        # Rejected, not retired: a second rollback goes further back and not forth again.
+        served.state, served.reason = REJECTED, why
+        ledger.audit(session, person, "model-rejected", served.model_digest, {"reason": why})
+        return before.model_digest
+
+
+def _put_in_service(session: Session, model: Model, served: Model | None, person: str, reason: str) -> None:
+    at = now()
+    if served is not None:
+        served.state, served.decided_at = RETIRED, at
+    model.state, model.reason, model.decided_at = PROMOTED, reason, at
+    previous = served.model_digest if served else None
+    ledger.audit(session, person, "model-promoted", model.model_digest, {"reason": reason, "previous": previous})
+
+
+def point(store: ObjectStore, database: Database, finding: str) -> bool:
+    """Move the registry's pointer to the model in service by the records, where it is not there; return whether moved.
+
+    A crash between the record and the pointer is mended by the next call. Raises StoreUnavailable, RegistryError.
+    """
+    wanted = in_service(database, finding)
+    if wanted is None:
+        return False
+    try:
+        held = registry.current(store, finding)
+    except registry.RegistryDamaged:
+        held = None
+    if held == wanted:
+        return False
+    registry.promote(store, finding, wanted)
+    return True
