@@ -1,0 +1,413 @@
+"""S3's REST operations over a Disk, path-style, as one ASGI application.
+
+Source: Amazon S3 API Reference. Left out, and answered NotImplemented: versions, access control, tags, encryption.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import formatdate
+from typing import BinaryIO
+from urllib.parse import parse_qsl, quote, unquote
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from anyio.to_thread import run_sync
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from edgerad.s3server.auth import S3Error, Signed, decoded, verify
+from edgerad.s3server.disk import CHUNK, Disk, Draft, Entry
+
+NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+SUBRESOURCES = frozenset(
+    {"acl", "cors", "encryption", "lifecycle", "notification", "object-lock", "policy", "replication", "tagging",
+     "versions", "website", "restore", "select", "torrent", "legal-hold", "retention", "attributes", "accelerate"}
+)  # fmt: skip
+MAX_XML_BYTES = 2 * 2**20
+OnPut = Callable[[str, Entry], None]
+"""Called with the bucket after an object is durable and before the client is told."""
+
+
+class S3App:
+    """The ASGI application; `keys` maps access keys to secret keys."""
+
+    def __init__(self, disk: Disk, keys: Mapping[str, str], on_put: OnPut | None = None) -> None:
+        """Keep what the operations work on."""
+        self._disk, self._keys, self._on_put = disk, keys, on_put
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except S3Error as error:
+            body = _xml("Error", f"<Code>{error.code}</Code><Message>{escape(error.message)}</Message>", namespace="")
+            body = b"" if request.method == "HEAD" else body
+            # A body that was not read to its end would be taken for the next request.
+            headers = {"Connection": "close"} if request.method in {"PUT", "POST"} else {}
+            response = Response(body, error.status, headers, "application/xml")
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        raw_path, raw_query = (
+            request.scope["raw_path"].decode("latin-1"),
+            request.scope["query_string"].decode("latin-1"),
+        )
+        signed = verify(request.method, raw_path, raw_query, request.headers, self._keys)
+        try:
+            bucket, _, key = unquote(raw_path.removeprefix("/"), errors="strict").partition("/")
+        except UnicodeDecodeError:
+            raise S3Error(400, "InvalidURI", "keys must be UTF-8") from None
+        query = dict(parse_qsl(raw_query, keep_blank_values=True))
+        if SUBRESOURCES & set(query):
+            raise S3Error(501, "NotImplemented", "the embedded store does not have this")
+        if not bucket:
+            return await self._list_buckets()
+        if not BUCKET.fullmatch(bucket):
+            raise S3Error(400, "InvalidBucketName")
+        if key:
+            return await self._object(request, signed, bucket, key, query)
+        return await self._bucket(request, signed, bucket, query)
+
+    async def _list_buckets(self) -> Response:
+        found = await run_sync(self._disk.buckets)
+        inner = "".join(
+            f"<Bucket><Name>{name}</Name><CreationDate>{_time(at)}</CreationDate></Bucket>" for name, at in found
+        )
+        return _ok("ListAllMyBucketsResult", f"<Owner><ID>edgerad</ID></Owner><Buckets>{inner}</Buckets>")
+
+    async def _bucket(  # noqa: PLR0911 - one case an operation
+        self, request: Request, signed: Signed, bucket: str, query: dict[str, str]
+    ) -> Response:
+        there = await run_sync(self._disk.has_bucket, bucket)
+        if request.method == "PUT" and not query:
+            await self._document(request, signed)
+            await run_sync(self._disk.create_bucket, bucket)
+            return Response(headers={"Location": f"/{bucket}"})
+        if not there:
+            raise S3Error(404, "NoSuchBucket")
+        match request.method:
+            case "HEAD":
+                return Response()
+            case "DELETE":
+                if not await run_sync(self._disk.delete_bucket, bucket):
+                    raise S3Error(409, "BucketNotEmpty")
+                return Response(status_code=204)
+            case "POST" if "delete" in query:
+                return await self._delete_many(bucket, await self._document(request, signed))
+            case "GET" if "location" in query:
+                return _ok("LocationConstraint", "")
+            case "GET" if "versioning" in query:
+                return _ok("VersioningConfiguration", "")
+            case "GET" if "uploads" in query:
+                return await self._list_uploads(bucket, query)
+            case "GET":
+                return await run_sync(self._list, bucket, query)
+        raise S3Error(405, "MethodNotAllowed")
+
+    def _list(self, bucket: str, query: dict[str, str]) -> Response:
+        """List objects, version 1 or 2, with prefix, delimiter and continuation."""
+        second = query.get("list-type") == "2"
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+        try:
+            limit = min(max(int(query.get("max-keys") or 1000), 0), 1000)
+            token = base64.urlsafe_b64decode(query.get("continuation-token", "")).decode()
+        except (ValueError, binascii.Error):
+            raise S3Error(400, "InvalidArgument", "max-keys or continuation-token") from None
+        after = token or query.get("start-after" if second else "marker", "")
+        entries, folders, more, last = self._walk(bucket, prefix, delimiter, after, limit)
+
+        name = quote if query.get("encoding-type") == "url" else escape
+        inner = [f"<Name>{bucket}</Name><Prefix>{name(prefix)}</Prefix><MaxKeys>{limit}</MaxKeys>"]
+        inner.append(f"<Delimiter>{name(delimiter)}</Delimiter>" if delimiter else "")
+        inner.append("<EncodingType>url</EncodingType>" if name is quote else "")
+        inner.append(f"<IsTruncated>{str(more).lower()}</IsTruncated>")
+        if second:
+            inner.append(f"<KeyCount>{len(entries) + len(folders)}</KeyCount>")
+            if more:
+                inner.append(
+                    f"<NextContinuationToken>{base64.urlsafe_b64encode(last.encode()).decode()}</NextContinuationToken>"
+                )
+        else:
+            inner.append(f"<Marker>{name(query.get('marker', ''))}</Marker>")
+            inner.append(f"<NextMarker>{name(last)}</NextMarker>" if more else "")
+        for entry in entries:
+            inner.append(
+                f"<Contents><Key>{name(entry.key)}</Key>{_described(entry)}<StorageClass>STANDARD</StorageClass></Contents>"
+            )
+        inner += [f"<CommonPrefixes><Prefix>{name(folder)}</Prefix></CommonPrefixes>" for folder in folders]
+        return _ok("ListBucketResult", "".join(inner))
+
+    def _walk(
+        self, bucket: str, prefix: str, delimiter: str, after: str, limit: int
+    ) -> tuple[list[Entry], list[str], bool, str]:
+        """Return a page's objects and folders, whether more follow, and what to go on after."""
+        entries: list[Entry] = []
+        folders: list[str] = []
+        while True:
+            # A folder is one query, however many objects it holds: its last possible key is jumped to.
+            jump = after + "\U0010ffff" if delimiter and after.endswith(delimiter) and after > prefix else after
+            batch = self._disk.page(bucket, prefix, jump, limit - len(entries) - len(folders) + 1)
+            for entry in batch:
+                if len(entries) + len(folders) == limit:
+                    return entries, folders, limit > 0, after
+                cut = entry.key.find(delimiter, len(prefix)) if delimiter else -1
+                after = entry.key[: cut + len(delimiter)] if cut >= 0 else entry.key
+                if cut >= 0:
+                    folders.append(after)
+                    break
+                entries.append(entry)
+            else:
+                return entries, folders, False, after
+
+    async def _delete_many(self, bucket: str, document: ElementTree.Element) -> Response:
+        keys = [element.text or "" for element in document.iter() if element.tag.rpartition("}")[2] == "Key"]
+        quiet = any(element.tag.endswith("Quiet") and element.text == "true" for element in document)
+        for key in keys:
+            await run_sync(self._disk.delete, bucket, key)
+        inner = "" if quiet else "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
+        return _ok("DeleteResult", inner)
+
+    async def _list_uploads(self, bucket: str, query: dict[str, str]) -> Response:
+        name = quote if query.get("encoding-type") == "url" else escape
+        inner = [f"<Bucket>{bucket}</Bucket><IsTruncated>false</IsTruncated>"]
+        for entry in await run_sync(self._disk.page, f"{bucket}/uploads", query.get("prefix", "")):
+            key, _, upload = entry.key.rpartition("/")
+            started = f"<Initiated>{_time(entry.modified)}</Initiated>"
+            inner.append(f"<Upload><Key>{name(key)}</Key><UploadId>{upload}</UploadId>{started}</Upload>")
+        return _ok("ListMultipartUploadsResult", "".join(inner))
+
+    async def _object(  # noqa: PLR0911 - one case an operation
+        self, request: Request, signed: Signed, bucket: str, key: str, query: dict[str, str]
+    ) -> Response:
+        if not await run_sync(self._disk.has_bucket, bucket):
+            raise S3Error(404, "NoSuchBucket")
+        if len(key.encode()) > 1024:
+            raise S3Error(400, "KeyTooLongError")
+        upload = query.get("uploadId")
+        if upload is not None and await run_sync(self._disk.get, f"{bucket}/uploads", f"{key}/{upload}") is None:
+            raise S3Error(404, "NoSuchUpload")
+        match request.method:
+            case "GET" if upload:
+                return await self._list_parts(bucket, key, upload)
+            case "GET" | "HEAD":
+                return await self._read(request, bucket, key)
+            case "PUT" if upload:
+                return await self._put_part(request, signed, upload, query)
+            case "PUT" if "x-amz-copy-source" in request.headers:
+                return await self._copy(request, bucket, key)
+            case "PUT":
+                return await self._put(request, signed, bucket, key)
+            case "POST" if "uploads" in query:
+                upload = await run_sync(self._disk.start_upload, bucket, key, _kept_headers(request))
+                inner = f"<Bucket>{bucket}</Bucket><Key>{escape(key)}</Key><UploadId>{upload}</UploadId>"
+                return _ok("InitiateMultipartUploadResult", inner)
+            case "POST" if upload:
+                return await self._complete(request, signed, bucket, key, upload)
+            case "DELETE" if upload:
+                await run_sync(self._disk.abort, upload, bucket, key)
+                return Response(status_code=204)
+            case "DELETE":
+                await run_sync(self._disk.delete, bucket, key)
+                return Response(status_code=204)
+        raise S3Error(405, "MethodNotAllowed")
+
+    async def _read(self, request: Request, bucket: str, key: str) -> Response:
+        found = await run_sync(self._disk.open, bucket, key)
+        if found is None:
+            raise S3Error(404, "NoSuchKey", "The specified key does not exist.")
+        entry, file = found
+        try:
+            first, last, status = _conditions(request, entry)
+            headers = {**entry.headers, "ETag": f'"{entry.etag}"', "Accept-Ranges": "bytes"}
+            headers |= {
+                "Last-Modified": formatdate(entry.modified, usegmt=True),
+                "Content-Length": str(last - first + 1),
+            }
+            if status == 206:
+                headers["Content-Range"] = f"bytes {first}-{last}/{entry.size}"
+            if request.method == "GET" and status != 304:
+                return StreamingResponse(_pieces(file, first, last - first + 1), status, headers)
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        return Response(None, status, headers)
+
+    async def _put(self, request: Request, signed: Signed, bucket: str, key: str) -> Response:
+        if request.headers.get("if-none-match") == "*" and await run_sync(self._disk.get, bucket, key) is not None:
+            raise S3Error(412, "PreconditionFailed")
+        draft = await self._received(request, signed)
+        entry = await self._commit(bucket, key, draft, _kept_headers(request))
+        return Response(headers={"ETag": f'"{entry.etag}"'})
+
+    async def _put_part(self, request: Request, signed: Signed, upload: str, query: dict[str, str]) -> Response:
+        number = query.get("partNumber", "")
+        if not number.isascii() or not number.isdigit() or not 1 <= int(number) <= 10_000:
+            raise S3Error(400, "InvalidArgument", "partNumber is 1 to 10000")
+        if "x-amz-copy-source" in request.headers:
+            raise S3Error(501, "NotImplemented", "parts cannot be copied here")
+        draft = await self._received(request, signed)
+        entry = await run_sync(self._disk.commit, f"{upload}/parts", f"{int(number):05}", draft, {})
+        return Response(headers={"ETag": f'"{entry.etag}"'})
+
+    async def _list_parts(self, bucket: str, key: str, upload: str) -> Response:
+        parts = await run_sync(self._disk.parts, upload)
+        inner = "".join(
+            f"<Part><PartNumber>{number}</PartNumber>{_described(part)}</Part>" for number, part in parts.items()
+        )
+        head = f"<Bucket>{bucket}</Bucket><Key>{escape(key)}</Key><UploadId>{upload}</UploadId>"
+        return _ok("ListPartsResult", f"{head}<IsTruncated>false</IsTruncated>{inner}")
+
+    async def _complete(self, request: Request, signed: Signed, bucket: str, key: str, upload: str) -> Response:
+        kept, chosen, before = await run_sync(self._disk.parts, upload), [], 0
+        for element in await self._document(request, signed):
+            values = {child.tag.rpartition("}")[2]: child.text or "" for child in element}
+            if "PartNumber" not in values:
+                continue
+            part = kept.get(number := int(values["PartNumber"]))
+            if part is None or part.etag != values.get("ETag", "").strip('"'):
+                raise S3Error(400, "InvalidPart")
+            if number <= before:
+                raise S3Error(400, "InvalidPartOrder")
+            chosen.append(part)
+            before = number
+        if not chosen:
+            raise S3Error(400, "MalformedXML", "no parts are named")
+        entry = await run_sync(self._disk.complete, upload, bucket, key, chosen)
+        await self._tell(bucket, entry)
+        return _ok(
+            "CompleteMultipartUploadResult",
+            f"<Bucket>{bucket}</Bucket><Key>{escape(key)}</Key><ETag>&quot;{entry.etag}&quot;</ETag>",
+        )
+
+    async def _copy(self, request: Request, bucket: str, key: str) -> Response:
+        source = unquote(request.headers["x-amz-copy-source"]).partition("?versionId")[0].removeprefix("/")
+        from_bucket, _, from_key = source.partition("/")
+        entry = await run_sync(self._disk.get, from_bucket, from_key) if BUCKET.fullmatch(from_bucket) else None
+        if entry is None:
+            raise S3Error(404, "NoSuchKey")
+        replaced = request.headers.get("x-amz-metadata-directive", "COPY").upper() == "REPLACE"
+        copied = await run_sync(
+            self._disk.copy, entry, bucket, key, _kept_headers(request) if replaced else entry.headers
+        )
+        await self._tell(bucket, copied)
+        return _ok(
+            "CopyObjectResult",
+            f"<ETag>&quot;{copied.etag}&quot;</ETag><LastModified>{_time(copied.modified)}</LastModified>",
+        )
+
+    async def _commit(self, bucket: str, key: str, draft: Draft, headers: dict[str, str]) -> Entry:
+        entry = await run_sync(self._disk.commit, bucket, key, draft, headers)
+        await self._tell(bucket, entry)
+        return entry
+
+    async def _tell(self, bucket: str, entry: Entry) -> None:
+        if self._on_put is not None:
+            await run_sync(self._on_put, bucket, entry)
+
+    async def _received(self, request: Request, signed: Signed) -> Draft:
+        """Write the body to disk and check it against all that the client said about it."""
+        length = request.headers.get("x-amz-decoded-content-length")
+        draft = await run_sync(self._disk.draft)
+        try:
+            body = decoded(request.stream(), signed, int(length) if length else None)
+            async for data in _gathered(body):
+                await run_sync(draft.write, data)
+            _check(draft, signed.payload, request.headers.get("content-md5"))
+        except BaseException:
+            draft.discard()
+            raise
+        return draft
+
+    async def _document(self, request: Request, signed: Signed) -> ElementTree.Element:
+        """Return the XML that a request carries; an empty element when it carries none."""
+        draft = await self._received(request, signed)
+        draft.sync()
+        data = draft.path.read_bytes() if draft.size <= MAX_XML_BYTES else b"<"
+        draft.discard()
+        try:
+            if b"<!" in data:  # document types define entities, which can grow without bound
+                raise S3Error(400, "MalformedXML")
+            return ElementTree.fromstring(data or b"<Empty/>")  # noqa: S314 - bounded, and no document type
+        except ElementTree.ParseError:
+            raise S3Error(400, "MalformedXML") from None
+
+
+def _check(draft: Draft, sha256: str, md5: str | None) -> None:
+    if len(sha256) == 64 and not hmac.compare_digest(sha256, draft.sha256.hexdigest()):
+        raise S3Error(400, "XAmzContentSHA256Mismatch")
+    if md5 and md5 != base64.b64encode(draft.md5.digest()).decode():
+        raise S3Error(400, "BadDigest")
+
+
+async def _gathered(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the same bytes in pieces of at least CHUNK, so that a hop to a thread pays."""
+    buffer = bytearray()
+    async for data in body:
+        buffer += data
+        if len(buffer) >= CHUNK:
+            yield bytes(buffer)
+            buffer.clear()
+    if buffer:
+        yield bytes(buffer)
+
+
+async def _pieces(file: BinaryIO, first: int, count: int) -> AsyncIterator[bytes]:
+    with file:
+        file.seek(first)
+        while count > 0 and (data := await run_sync(file.read, min(CHUNK, count))):
+            count -= len(data)
+            yield data
+
+
+def _conditions(request: Request, entry: Entry) -> tuple[int, int, int]:
+    """Return first and last byte to send and the status, by If-Match, If-None-Match and Range."""
+    tags = request.headers.get("if-match", "*")
+    if tags != "*" and entry.etag not in (tag.strip(' "') for tag in tags.split(",")):
+        raise S3Error(412, "PreconditionFailed")
+    whole = (0, entry.size - 1)
+    if entry.etag in (tag.strip(' "') for tag in request.headers.get("if-none-match", "").split(",")):
+        return (*whole, 304)
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
+    if not match or match.groups() == ("", ""):
+        return (*whole, 200)
+    start, end = match.groups()
+    first = int(start) if start else max(entry.size - int(end), 0)
+    last = min(int(end), entry.size - 1) if start and end else entry.size - 1
+    if first > last:
+        raise S3Error(416, "InvalidRange")
+    return first, last, 206
+
+
+def _kept_headers(request: Request) -> dict[str, str]:
+    kept = {name: value for name, value in request.headers.items() if name.startswith("x-amz-meta-")}
+    return {**kept, "content-type": request.headers.get("content-type", "binary/octet-stream")}
+
+
+def _described(entry: Entry) -> str:
+    modified, etag = _time(entry.modified), f"&quot;{entry.etag}&quot;"
+    return f"<LastModified>{modified}</LastModified><ETag>{etag}</ETag><Size>{entry.size}</Size>"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def _xml(root: str, inner: str, namespace: str = NAMESPACE) -> bytes:
+    attribute = f' xmlns="{namespace}"' if namespace else ""
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<{root}{attribute}>{inner}</{root}>'.encode()
+
+
+def _ok(root: str, inner: str) -> Response:
+    return Response(_xml(root, inner), 200, media_type="application/xml")
