@@ -55,9 +55,7 @@ def collect(session: Session) -> Iterable[Metric]:
     yield _by(session, "edgerad_dead_letters", "Dead letters not yet replayed, by reason.", "reason", DeadLetter.reason)
     yield _by(session, "edgerad_shipments", "Shipments by state.", "state", Shipment.state)
     verdicts = CounterMetricFamily("edgerad_deidentified", "De-identified images by verdict.", labels=["verified"])
-    for verified, count in session.execute(
-        select(DeidRecord.verified, func.count()).group_by(DeidRecord.verified)
-    ).tuples():
+    for verified, count in session.execute(select(DeidRecord.verified, func.count()).group_by(DeidRecord.verified)):
         verdicts.add_metric([str(verified).lower()], count)
     yield verdicts
     pending = session.scalar(select(func.count()).where(Outbox.published_at.is_(None)))
@@ -84,7 +82,7 @@ def _by(session: Session, name: str, documentation: str, label: str, column: obj
     query = select(column, func.count()).group_by(column)  # type: ignore[call-overload]
     if column is DeadLetter.reason:
         query = query.where(DeadLetter.replayed_at.is_(None))
-    for value, count in session.execute(query).tuples():
+    for value, count in session.execute(query):
         family.add_metric([str(value)], count)
     return family
 
@@ -97,7 +95,7 @@ def _latency(session: Session) -> Metric:
     )
     seconds = sorted(
         max((assessed - (stored or registered)).total_seconds(), 0.0)
-        for assessed, stored, registered in session.execute(query).tuples()
+        for assessed, stored, registered in session.execute(query)
     )
     family = GaugeMetricFamily(
         "edgerad_assessment_latency_seconds",

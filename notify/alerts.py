@@ -33,7 +33,7 @@ def due(session: Session, at: datetime, limit: int = 100) -> list[Notice]:
         .order_by(Alert.opened_at)
         .limit(limit)
     )
-    return [notice(alert, assessment) for alert, assessment in session.execute(query).tuples()]
+    return [notice(alert, assessment) for alert, assessment in session.execute(query)]
 
 
 def notice(alert: Alert, assessment: Assessment) -> Notice:

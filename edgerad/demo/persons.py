@@ -41,7 +41,7 @@ def label(database: Database, truth: dict[str, str]) -> int:
     The expert of the demo finds the truth of a case by way of the edge's records, which no real expert could see.
     """
     with database.read() as session:
-        images = dict(session.execute(select(Shipment.parcel_id, Shipment.image_id)).tuples().all())
+        images = dict(session.execute(select(Shipment.parcel_id, Shipment.image_id)).all())
         query = select(CoreCase).where(CoreCase.case_id.not_in(select(Label.case_id)))
         waiting = [(case.case_id, images.get(case.manifest["parcel_id"])) for case in session.scalars(query)]
     known = [(case, truth[image]) for case, image in waiting if image in truth]
