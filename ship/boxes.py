@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -37,6 +38,27 @@ class Box:
         """The part of the rectangle inside an image of that size."""
         return Box(max(self.x0, 0), max(self.y0, 0), min(self.x1, columns), min(self.y1, rows))
 
+    def moved(self, columns: int, rows: int) -> Box:
+        """The rectangle that much further right and down."""
+        return Box(self.x0 + columns, self.y0 + rows, self.x1 + columns, self.y1 + rows)
+
+    def around(self, other: Self) -> Box:
+        """The smallest rectangle that holds both."""
+        return Box(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
+
     def as_list(self) -> list[int]:
         """The four numbers x0, y0, x1, y1, for JSON."""
         return [self.x0, self.y0, self.x1, self.y1]
+
+
+def neighbourhoods(boxes: Iterable[Box], reach: int) -> list[Box]:
+    """Rectangles that hold every box with `reach` pixels around it, none overlapping another."""
+    found: list[Box] = []
+    for box in boxes:
+        grown = box.grown(reach)
+        while touching := [other for other in found if other.overlaps(grown)]:
+            found = [other for other in found if other not in touching]
+            for other in touching:
+                grown = grown.around(other)
+        found.append(grown)
+    return found

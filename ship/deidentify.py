@@ -21,13 +21,15 @@ from pydicom.uid import (
 from edgerad import __version__
 from ship import headers, text
 from ship import pixels as px
-from ship.boxes import Box
+from ship.boxes import Box, neighbourhoods
 from ship.identity import Identity, identity_of
 from ship.keys import SiteKey
 from ship.verify import NotClean, verify_dicom, verify_png
 
 DICOM, PNG = "application/dicom", "image/png"
 _ROUNDS = 3
+_REACH = 64
+"""Pixels around a filled box in which the detector's answer can differ from its first one."""
 _READABLE = 0.3
 """A reading with less confidence is noise, even where it resembles a value."""
 
@@ -60,7 +62,7 @@ class Options:
         SecondaryCaptureImageStorage,
     ))  # fmt: skip
     max_pixels: int = 64_000_000
-    max_redacted: float = 0.05
+    max_redacted: float = 0.1
     """Share of the image: beyond it the text is no annotation, and what is left teaches little."""
     keep_characteristics: bool = False
     threads: int = 1
@@ -238,8 +240,9 @@ def _text_gone(
             raise _Stop(Reason.TOO_MUCH_TEXT, f"text covers more than {options.max_redacted:.0%} of the image", boxes)
         redacted, record["fill"] = px.redact(pixels, boxes, inverted=inverted)
         remaining = text.read_lines(text.flat_view(redacted), v4)
-        if boxes:
-            remaining += text.read_lines(text.plain_view(redacted), v6)
+        again = text.plain_view(redacted)
+        for region in neighbourhoods(boxes, _REACH):
+            remaining += text.read_lines(again, v6, region=region.clipped(*shape))
         chosen = text.to_redact(remaining, shape, is_known=identity.resembles)
         if chosen:
             continue

@@ -12,7 +12,7 @@ import hashlib
 import importlib.util
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -149,10 +149,21 @@ def _scaled(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return ((pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1))).astype(np.float32)
 
 
-def read_lines(view: Grey, engine: Engine) -> list[Line]:
-    """Every line that `engine` detects in an 8-bit view (H×W or H×W×3), read; unreadable ones have an empty text."""
+def read_lines(view: Grey, engine: Engine, *, region: Box | None = None) -> list[Line]:
+    """Every line that `engine` detects in an 8-bit view (H×W or H×W×3), read; unreadable ones have an empty text.
+
+    With `region` only there, at the scale at which the whole view would be looked at.
+    """
+    if region is not None:
+        scale = _enlargement(*view.shape[:2])
+        part = np.ascontiguousarray(view[region.slices])
+        return [replace(line, box=line.box.moved(region.x0, region.y0)) for line in _read_lines(part, engine, scale)]
+    return _read_lines(view, engine, None)
+
+
+def _read_lines(view: Grey, engine: Engine, scale: float | None) -> list[Line]:
     image = view if view.ndim == 3 else np.repeat(view[:, :, None], 3, axis=2)
-    quads = _detect(image, engine)
+    quads = _detect(image, engine, scale)
     crops = [_crop(image, quad) for quad in quads]
     height, width = image.shape[:2]
     lines = []
@@ -165,18 +176,18 @@ def read_lines(view: Grey, engine: Engine) -> list[Line]:
     return lines
 
 
-def _detect(image: Grey, engine: Engine) -> list[npt.NDArray[np.float32]]:
+def _detect(image: Grey, engine: Engine, scale: float | None) -> list[npt.NDArray[np.float32]]:
     height, width = image.shape[:2]
     quads: list[npt.NDArray[np.float32]] = []
     if max(height, width) <= _TILE:
-        return _detect_whole(image, engine)
+        return _detect_whole(image, engine, _enlargement(height, width) if scale is None else scale)
     for rows in _tiles(height):
         for columns in _tiles(width):
             offset = np.array((columns.start, rows.start), np.float32)
-            quads += [quad + offset for quad in _detect_whole(image[rows, columns], engine)]
-    scale = _COARSE / max(height, width)
-    coarse = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return quads + [(quad / scale).astype(np.float32) for quad in _detect_whole(coarse.astype(np.uint8), engine)]
+            quads += [quad + offset for quad in _detect_whole(image[rows, columns], engine, 1.0)]
+    small = _COARSE / max(height, width)
+    coarse = np.asarray(cv2.resize(image, None, fx=small, fy=small, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return quads + [(quad / small).astype(np.float32) for quad in _detect_whole(coarse, engine, 1.0)]
 
 
 def _tiles(length: int) -> list[slice]:
@@ -187,12 +198,14 @@ def _tiles(length: int) -> list[slice]:
     return [slice(start, start + size) for start in starts]
 
 
-def _detect_whole(image: Grey, engine: Engine) -> list[npt.NDArray[np.float32]]:
+def _enlargement(height: int, width: int) -> float:
+    """How much a small image is enlarged for the detectors: never beyond the size of a tile."""
+    return max(1.0, min(_MIN_SIDE / min(height, width), _TILE / max(height, width)))
+
+
+def _detect_whole(image: Grey, engine: Engine, scale: float) -> list[npt.NDArray[np.float32]]:
     """Differentiable Binarization (Liao et al., AAAI 2020) with the parameters of the wheels' configuration."""
     height, width = image.shape[:2]
-    scale = max(1.0, _MIN_SIDE / min(height, width))
-    # A strip that is much longer than high would grow beyond all bounds.
-    scale = min(scale, max(1.0, _TILE / max(height, width)))
     shape = (max(32, round(width * scale / 32) * 32), max(32, round(height * scale / 32) * 32))
     blob = cv2.resize(image, shape).astype(np.float32).transpose(2, 0, 1)[None] * np.float32(2 / 255) - np.float32(1)
     heat = engine.detector.run(None, {"x": np.ascontiguousarray(blob)})[0][0, 0]

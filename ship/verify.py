@@ -30,6 +30,8 @@ _TEXT_TAGS = frozenset((
     0x00080050, 0x00200010, 0x00080070,  # AccessionNumber, StudyID, Manufacturer: empty
     0x00283004,  # ModalityLUTType
 ))  # fmt: skip
+_VIEW = frozenset((0x00540220, 0x00540222))
+"""ViewCodeSequence and its modifier: codes of a closed list, and all that may come from beyond group 0040."""
 _MAX_DEPTH = 2
 _PIXEL_DATA = 0x7FE00010
 _ENCODINGS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be")
@@ -97,7 +99,7 @@ def walk(dataset: Dataset, identity: Identity, *, depth: int) -> None:
         if (
             0x5000 <= tag.group <= 0x50FF
             or 0x6000 <= tag.group <= 0x60FF
-            or (tag.group > 0x0040 and tag.group < 0x2000)
+            or (0x0040 < tag.group < 0x2000 and tag not in _VIEW)
         ):
             raise NotClean(f"group of {where}")
         if element.VR == "SQ":
