@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
 
 from edgerad import cluster, keyring, runfile
 from edgerad.database import Database
@@ -18,7 +20,11 @@ from edgerad.telemetry import get_logger
 
 if TYPE_CHECKING:
     from edgerad.s3server import S3Server
+    from edgerad.s3server.app import OnPut
+    from edgerad.s3server.disk import Entry
 
+ENDS_WITHIN = 10.0
+"""Seconds that ingest has to end what is under way; what does not end is taken up again at the next start."""
 Actor = Any
 """A Ray actor handle."""
 
@@ -78,8 +84,6 @@ def _start_edge(system: System, progress: Callable[[str], None]) -> None:
     import ray
 
     from ingest.actor import IngestActor
-    from ingest.gateway import GatewayActor
-    from ingest.receiver import ReceiverActor
     from notify.notifier import NotifierActor
     from serve.rollout import RolloutActor
     from ship.shipper import ShipperActor
@@ -93,8 +97,12 @@ def _start_edge(system: System, progress: Callable[[str], None]) -> None:
         _add(system, "shipper", ShipperActor, settings, run=True)
     doors = {}
     if settings.gateway.enabled:
+        from ingest.gateway import GatewayActor
+
         doors["gateway"] = _add(system, "gateway", GatewayActor, settings)
     if settings.receiver.enabled:
+        from ingest.receiver import ReceiverActor
+
         doors["receiver"] = _add(system, "receiver", ReceiverActor, settings)
     ray.get(ready)
     system.runs["rollout"] = rollout.run.remote()
@@ -159,6 +167,7 @@ def _start_store(system: System, settings: Settings) -> Settings:
         access.reveal() or "",
         secret.reveal() or "",
         port=settings.embedded_store.port,
+        on_put=_announcer(settings),
     )
     system.s3.start()
     system.addresses["s3"] = system.s3.endpoint_url
@@ -170,6 +179,41 @@ def _start_store(system: System, settings: Settings) -> Settings:
         store = settings.core.store.model_copy(update=embedded)
         update["core"] = settings.core.model_copy(update={"store": store})
     return settings.model_copy(update=update)
+
+
+def _announcer(settings: Settings) -> OnPut | None:
+    """With Kafka, return what announces the embedded store's objects there, as a store of its own would.
+
+    What Kafka does not take is not announced, and the sweep finds it.
+    """
+    if not settings.kafka.bootstrap_servers:
+        return None
+    from kafka.errors import KafkaError
+
+    from edgerad import bus, ids
+
+    producers: list[Any] = []
+
+    def announce(bucket: str, entry: Entry) -> None:
+        if bucket != settings.store.bucket:
+            return
+        key = quote_plus(entry.key)
+        described = {"key": key, "size": entry.size, "eTag": entry.etag}
+        record = {
+            "eventSource": "aws:s3",
+            "eventName": "ObjectCreated:Put",
+            "eventTime": now().isoformat(),
+            "s3": {"bucket": {"name": bucket}, "object": described},
+        }
+        try:
+            if not producers:
+                producers.append(bus.producer(settings.kafka, max_block_ms=2000))
+            value = json.dumps({"Records": [record]}).encode()
+            producers[0].send(settings.kafka.topic_uploaded, value, key=ids.study_key(entry.key).encode())
+        except KafkaError as error:
+            get_logger("compose").warning("an object was not announced; the sweep will find it", error=error)
+
+    return announce
 
 
 def _prepare_parts(settings: Settings) -> None:
@@ -199,7 +243,6 @@ def _start_dashboard(system: System) -> None:
 
 def stop(system: System) -> None:
     """Stop everything, the last started first; what is in flight ends in a state from which it goes on."""
-    log = get_logger("compose")
     if system.dashboard is not None:
         system.dashboard.terminate()
         try:
@@ -209,12 +252,10 @@ def stop(system: System) -> None:
     if system.actors:
         import ray
 
-        for name, actor in reversed(system.actors.items()):
-            try:
-                ray.kill(actor)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others must still be stopped
-                log.warning("could not stop", actor=name, error=error)
-        if system.settings.is_edge:
+        # The actors end with this process, which owns them; ingest first ends what it has under way.
+        ingest = [actor.stop.remote() for name, actor in system.actors.items() if name.startswith("ingest-")]
+        ray.wait(ingest, num_returns=len(ingest), timeout=ENDS_WITHIN) if ingest else None
+        if system.settings.is_edge and system.settings.ray.address:
             from ray import serve
 
             serve.shutdown()

@@ -8,6 +8,8 @@ The rule (docs/core.md), on the frozen set, both models on the same cases:
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from statistics import NormalDist
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from edgerad.database import Database
     from edgerad.store import ObjectStore
+    from train.cases import Reference
 
 OPERATING_POINT = 0.5
 """Probability from which on a case counts as positive: the middle of the triage band, as in the published figures."""
@@ -248,3 +251,9 @@ def point(store: ObjectStore, database: Database, finding: str) -> bool:
         return False
     registry.promote(store, finding, wanted)
     return True
+
+
+def digest_of_references(references: Sequence[Reference]) -> str:
+    """Return the digest of what a run was trained on: keys (which are content digests), labels and sources."""
+    rows = sorted(f"{row.key} {row.label} {row.source}" for row in references)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()

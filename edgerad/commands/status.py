@@ -44,7 +44,7 @@ def figures(settings: Settings) -> dict[str, Any]:
 
         def by(column: Any, *where: Any) -> dict[str, int]:
             rows = session.execute(select(column, func.count()).where(*where).group_by(column))
-            return {str(name): number for name, number in rows.tuples()}
+            return {str(name): number for name, number in rows}
 
         found: dict[str, Any] = {
             "components": {

@@ -203,12 +203,11 @@ def _announce_to_kafka(demo: Demo, system: compose.System) -> None:
         demo.notes["events"] = "sweep"
         return
     settings = system.settings
+    if system.s3 is not None and settings.store.endpoint_url == system.s3.endpoint_url:
+        demo.notes["events"] = "store > Kafka"
+        return
     token = settings.gateway.token.reveal() or ""
     address = f"{system.addresses['gateway']}/s3-events"
-    if system.s3 is not None and settings.store.endpoint_url == system.s3.endpoint_url:
-        system.s3.notify(address, token)
-        demo.notes["events"] = "embedded store > gateway > Kafka"
-        return
     from deploy.ceph import set_notification
 
     scheme, _, rest = address.partition("://")

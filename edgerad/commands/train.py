@@ -1,0 +1,45 @@
+"""`edgerad train`: one retraining now, or the shipped model anew from its data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    data: Annotated[
+        Path | None, typer.Option(help="Train the shipped model anew from this folder (NORMAL/, PNEUMONIA/).")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="With --data: ImageNet weights (.npz).")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --data: bundle directory to write.")] = None,
+    test: Annotated[Path | None, typer.Option(help="With --data: labelled folder to evaluate on.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Retrain now from the core's labelled cases, whatever their number; exit status 1 when the run failed."""
+    if data is not None:
+        if weights is None or out is None:
+            typer.echo("edgerad: --data needs --weights and --out", err=True)
+            raise typer.Exit(2)
+        from train.pretrain import main
+
+        main(data=data, weights=weights, out=out, test=test, epochs=7, phantoms=2400, state=None)
+        return
+    from edgerad import cluster
+    from edgerad.settings import load_settings
+    from train.core import open_core
+
+    settings = load_settings()
+    core = open_core(settings)
+    core.prepare()
+    cluster.connect(settings)
+    try:
+        run = core.retrain()
+    finally:
+        cluster.disconnect()
+    report = {"training_run": run.training_run_id, "state": run.state, "candidate": run.candidate_digest,
+              "cases": run.cases, "error": run.error, **run.progress}  # fmt: skip
+    typer.echo(json.dumps(report) if as_json else "\n".join(f"{name}: {value}" for name, value in report.items()))
+    raise typer.Exit(0 if run.state == "succeeded" else 1)

@@ -1,0 +1,260 @@
+"""The HTTP gateway: S3 events into Kafka, STOW-RS into the object store, health and metrics."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+
+from edgerad import ids
+from edgerad.settings import GatewaySettings
+from edgerad.store import ObjectStore, StoreError
+from edgerad.telemetry import get_logger
+from ingest.events import PoisonedRecord, parse
+from ingest.stow import StowError, store_parts
+
+if TYPE_CHECKING:
+    from edgerad.settings import Settings
+
+Produce = Callable[[Sequence[tuple[str, bytes]]], None]
+"""Make (key, value) records durable in Kafka, all of them, or raise NotDurable."""
+
+
+class NotDurable(Exception):
+    """Kafka did not confirm a record in time."""
+
+
+@dataclass
+class Doors:
+    """What the gateway works with; `produce` is None without Kafka, then `nudge` tells the sweep to look."""
+
+    settings: GatewaySettings
+    token: str
+    store: ObjectStore
+    metrics: Callable[[], bytes]
+    produce: Produce | None = None
+    nudge: Callable[[], None] = lambda: None
+    kafka_answers: Callable[[], bool] = lambda: True
+
+
+def create_app(doors: Doors) -> FastAPI:
+    """Return the application; see docs/ingest.md for its resources."""
+    app = FastAPI(title="edgerad gateway", docs_url=None, redoc_url=None, openapi_url=None)
+    log = get_logger("gateway")
+
+    @app.post("/s3-events")
+    async def s3_events(request: Request) -> Response:
+        _authorise(request, doors.token)
+        sent = await _read(request, doors.settings.max_event_bytes)
+        body = _out_of_sns(sent, doors.settings.sns_topics)
+        if body is None:
+            log.warning("SNS asks for a confirmation; confirm it by hand if the topic is yours")
+            return Response(status_code=200)
+        records = split(body)
+        if doors.produce is None:
+            doors.nudge()  # without Kafka the object itself is what is durable, and the sweep will find it
+            return Response(status_code=202)
+        import asyncio
+
+        try:
+            await asyncio.to_thread(doors.produce, records)
+        except NotDurable:
+            raise HTTPException(503, "Kafka did not confirm; send it again", {"Retry-After": "5"}) from None
+        return Response(status_code=204)
+
+    @app.post("/dicom-web/studies")
+    @app.post("/dicom-web/studies/{study}")
+    async def stow(request: Request, study: str | None = None) -> Response:
+        _authorise(request, doors.token)
+        try:
+            status, content = await store_parts(request, doors.store, doors.settings.max_stow_bytes, study)
+        except StowError as error:
+            raise HTTPException(error.status, str(error)) from None
+        doors.nudge()
+        headers = {"Retry-After": "5"} if status == 503 else {}
+        return Response(json.dumps(content), status, headers, "application/dicom+json")
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    def readyz() -> dict[str, str]:
+        try:
+            doors.store.check()
+        except StoreError as error:
+            raise HTTPException(503, str(error)) from None
+        if not doors.kafka_answers():
+            raise HTTPException(503, "Kafka does not answer; see kafka.bootstrap_servers")
+        return {"status": "ready"}
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(doors.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app
+
+
+def _authorise(request: Request, token: str) -> None:
+    """Raise 401 unless the token comes as Bearer, or as the password of Basic credentials."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    given = value if scheme.lower() == "bearer" else ""
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except ValueError:
+            given = ""
+    if not hmac.compare_digest(given.encode(), token.encode()):
+        raise HTTPException(401, "the gateway's token is missing or wrong", {"WWW-Authenticate": "Bearer"})
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    """Read a body up to a limit; raises 413 without reading on."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise HTTPException(413, f"more than {limit} bytes; raise gateway.max_event_bytes if that is right")
+    return bytes(body)
+
+
+def _out_of_sns(body: bytes, topics: Sequence[str]) -> bytes | None:
+    """Return the S3 event out of an SNS envelope, the body itself without one, None for a confirmation request.
+
+    Confirmation URLs are never fetched: whoever can post here could make the gateway call anything.
+    """
+    try:
+        content = json.loads(body)
+    except ValueError:
+        raise HTTPException(400, "the body is not JSON") from None
+    if not isinstance(content, dict):
+        raise HTTPException(400, "the body is no S3 event")
+    if "Type" not in content or "TopicArn" not in content:
+        return body
+    if content["TopicArn"] not in topics:
+        raise HTTPException(403, "this SNS topic is not in gateway.sns_topics")
+    if content["Type"] != "Notification":
+        return None
+    return str(content.get("Message", "")).encode()
+
+
+def split(body: bytes) -> list[tuple[str, bytes]]:
+    """Return (Kafka key, value) of each S3 record of a message, so that each study keeps to its partition.
+
+    Raises 400 for what is no S3 event.
+    """
+    try:
+        parse(body)
+        content = json.loads(body)
+    except (PoisonedRecord, ValueError) as error:
+        raise HTTPException(400, f"no S3 event: {error}") from None
+    records = content.get("Records") or []
+    if len(records) <= 1:
+        return [(_study(records[0]) if records else "test", body)]
+    rest = {name: value for name, value in content.items() if name not in {"Records", "Key"}}
+    return [(_study(record), json.dumps({**rest, "Records": [record]}).encode()) for record in records]
+
+
+def _study(record: dict[str, Any]) -> str:
+    return ids.study_key(str(record["s3"]["object"]["key"]))
+
+
+class GatewayActor:
+    """Thin Ray actor: uvicorn in a thread, on a port that stays the same over restarts."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Listen as soon as the actor lives."""
+        import socket
+        import threading
+
+        import uvicorn
+
+        from edgerad import metrics
+        from edgerad.database import Database
+        from edgerad.store import config_from
+        from edgerad.telemetry import configure_logging
+
+        configure_logging(settings.telemetry)
+        database = Database(settings.database_url)
+        kafka = settings.kafka.bootstrap_servers is not None
+        producer = KafkaDoor(settings) if kafka else None
+        doors = Doors(
+            settings.gateway,
+            settings.gateway.token.reveal() or "",
+            ObjectStore(config_from(settings.store)),
+            lambda: metrics.render(database),
+            producer.produce if producer else None,
+            lambda: None if kafka else _nudge(),
+            producer.answers if producer else lambda: True,
+        )
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port_file = settings.data_dir / "run" / "gateway.port"
+        port = settings.gateway.port or (int(port_file.read_text(encoding="utf-8")) if port_file.exists() else 0)
+        listener.bind((settings.gateway.host, port))
+        self._address = f"http://{settings.gateway.host}:{listener.getsockname()[1]}"
+        port_file.parent.mkdir(parents=True, exist_ok=True)
+        port_file.write_text(str(listener.getsockname()[1]), encoding="utf-8")
+        config = uvicorn.Config(create_app(doors), log_config=None, access_log=False, server_header=False)
+        server = uvicorn.Server(config)
+        threading.Thread(target=server.run, args=([listener],), daemon=True).start()
+
+    def address(self) -> str:
+        """Return the URL."""
+        return self._address
+
+
+def _nudge() -> None:
+    import ray
+
+    try:
+        ray.get_actor("ingest-0").nudge.remote()
+    except ValueError:  # it is just being restarted, and will look by itself
+        return
+
+
+class KafkaDoor:
+    """Produces records and waits until Kafka has confirmed them; connects when first needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Keep where to produce to."""
+        self._kafka, self._timeout = settings.kafka, settings.gateway.kafka_timeout
+        self._producer: Any = None
+
+    def _connected(self) -> Any:
+        from kafka.errors import KafkaError
+
+        from edgerad import bus
+
+        if self._producer is None:
+            timeout = int(self._timeout * 1000)
+            try:
+                self._producer = bus.producer(self._kafka, max_block_ms=timeout, delivery_timeout_ms=2 * timeout,
+                                              request_timeout_ms=timeout)  # fmt: skip
+            except KafkaError as error:
+                raise NotDurable(type(error).__name__) from None
+        return self._producer
+
+    def produce(self, records: Sequence[tuple[str, bytes]]) -> None:
+        """Produce all records; raises NotDurable unless every one was confirmed in time."""
+        from kafka.errors import KafkaError
+
+        producer = self._connected()
+        try:
+            futures = [producer.send(self._kafka.topic_uploaded, value, key=key.encode()) for key, value in records]
+            for future in futures:
+                future.get(self._timeout)
+        except (KafkaError, TimeoutError) as error:
+            raise NotDurable(type(error).__name__) from None
+
+    def answers(self) -> bool:
+        """Return whether a broker is connected."""
+        try:
+            return bool(self._connected().bootstrap_connected())
+        except NotDurable:
+            return False
