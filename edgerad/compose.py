@@ -43,7 +43,7 @@ class System:
 
 
 def start(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> System:
-    """Start everything the role needs; returns when it takes X-rays in.
+    """Start everything the role needs; returns when all of it was started.
 
     `progress` is told what is being started. Whatever fails, what was started is stopped again.
     """
@@ -67,50 +67,67 @@ def _start(system: System, progress: Callable[[str], None]) -> None:
     os.environ.update(settings.environment())
     progress("Ray")
     cluster.connect(settings)
-    if settings.is_core:
-        progress("core")
-        from train.core import CoreActor
-
-        _add(system, "core", CoreActor, settings, run=True)
+    # First what brings the first result, then the rest: on two cores each process that starts delays the others.
     if settings.is_edge:
-        _start_edge(system, progress)
-    if settings.dashboard.enabled:
-        progress("dashboard")
-        _start_dashboard(system)
+        _start_flow(system, progress)
+    _start_rest(system, progress)
     runfile.RunFile(settings.role, os.getpid(), now().isoformat(), system.addresses).write(settings.data_dir)
 
 
-def _start_edge(system: System, progress: Callable[[str], None]) -> None:
+def _start_flow(system: System, progress: Callable[[str], None]) -> None:
+    """Start what an X-ray passes on its way to an assessment: receiver, ingest, replicas."""
     import ray
 
     from ingest.actor import IngestActor
-    from notify.notifier import NotifierActor
     from serve.rollout import RolloutActor
-    from ship.shipper import ShipperActor
 
     settings = system.settings
     progress("model replicas")
     rollout = _add(system, "rollout", RolloutActor, settings)
     ready = rollout.start.remote()
-    _add(system, "notifier", NotifierActor, settings, run=True)
-    if settings.ship.enabled:
-        _add(system, "shipper", ShipperActor, settings, run=True)
-    doors = {}
-    if settings.gateway.enabled:
-        from ingest.gateway import GatewayActor
-
-        doors["gateway"] = _add(system, "gateway", GatewayActor, settings)
+    receiver = None
     if settings.receiver.enabled:
         from ingest.receiver import ReceiverActor
 
-        doors["receiver"] = _add(system, "receiver", ReceiverActor, settings)
-    ray.get(ready)
-    system.runs["rollout"] = rollout.run.remote()
+        receiver = _add(system, "receiver", ReceiverActor, settings)
     for index in range(settings.ingest.actors if settings.kafka.bootstrap_servers else 1):
         _add(system, f"ingest-{index}", IngestActor, settings, index, run=True)
-    progress("front doors")
-    for name, actor in doors.items():
-        system.addresses[name] = ray.get(actor.address.remote())
+    ray.get(ready)
+    system.runs["rollout"] = rollout.run.remote()
+    if receiver is not None:
+        system.addresses["receiver"] = ray.get(receiver.address.remote())
+
+
+def _start_rest(system: System, progress: Callable[[str], None]) -> None:
+    """Start the gateway, what follows an assessment, the core, the dashboard."""
+    import ray
+
+    settings = system.settings
+    gateway = None
+    if settings.is_edge and settings.gateway.enabled:
+        from ingest.gateway import GatewayActor
+
+        progress("gateway")
+        gateway = _add(system, "gateway", GatewayActor, settings)
+    if settings.is_core:
+        from train.core import CoreActor
+
+        progress("core")
+        _add(system, "core", CoreActor, settings, run=True)
+    if settings.is_edge:
+        from notify.notifier import NotifierActor
+
+        progress("alerts and shipping")
+        _add(system, "notifier", NotifierActor, settings, run=True)
+        if settings.ship.enabled:
+            from ship.shipper import ShipperActor
+
+            _add(system, "shipper", ShipperActor, settings, run=True)
+    if settings.dashboard.enabled:
+        progress("dashboard")
+        _start_dashboard(system)
+    if gateway is not None:
+        system.addresses["gateway"] = ray.get(gateway.address.remote())
 
 
 def _add(system: System, name: str, shell: type, *arguments: Any, run: bool = False) -> Actor:

@@ -56,13 +56,12 @@ def labelled(database: Database, finding: str) -> tuple[list[Reference], int]:
 
 
 def new_labels(database: Database, finding: str) -> int:
-    """Return how many usable labels have come since the last run that succeeded began."""
+    """Return how many usable labels have come since the last run began.
+
+    A run that failed counts too: the same labels would make it fail again, and again.
+    """
     with database.read() as session:
-        since = session.scalar(
-            select(func.max(TrainingRun.last_label_id)).where(
-                TrainingRun.finding == finding, TrainingRun.state == "succeeded"
-            )
-        )
+        since = session.scalar(select(func.max(TrainingRun.last_label_id)).where(TrainingRun.finding == finding))
         newest = select(func.max(Label.label_id)).group_by(Label.case_id)
         query = (
             select(func.count())

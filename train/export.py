@@ -65,7 +65,8 @@ def export_bundle(
     flips = sum(
         thresholds.classify(float(a)) != thresholds.classify(float(b)) for a, b in zip(reference, other, strict=True)
     )
-    if not difference <= PARITY_TOLERANCE or flips > MAX_FLIPS * len(parity):
+    # One case may lie so near a threshold that any rounding moves it: below 200 cases its share says nothing.
+    if not difference <= PARITY_TOLERANCE or flips > max(1, MAX_FLIPS * len(parity)):
         raise BundleError(
             f"LiteRT differs from Keras by up to {difference:.4f} with {flips} of {len(parity)} triage classes changed;"
             " the conversion is wrong, the bundle was not written"

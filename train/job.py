@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from train.fit import EpochReport
 
 STATE_FILE = "state.npz"
-PARITY_CASES = 128
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ def export_and_judge(settings: Settings, plan: Plan, state: Path, losses: list[f
         candidate,
         Provenance(plan.finding, training, {}, parent=parent.digest),
         golden=parent.golden_inputs(),
-        parity=inputs[:PARITY_CASES] if len(inputs) else parent.golden_inputs(),
+        parity=inputs if len(inputs) else parent.golden_inputs(),
         key=key,  # type: ignore[arg-type]
         calibration=parent.calibration,
         thresholds=parent.thresholds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -44,7 +45,8 @@ def demo(
         from edgerad.settings import TelemetrySettings
 
         configure_logging(TelemetrySettings(log_level="ERROR", log_format="console"))
-        with LiveView() if sys.stderr.isatty() else LineView() as show:
+        # What Ray prints on its own must not stand in the summary's way.
+        with contextlib.redirect_stdout(sys.stderr), LiveView() if sys.stderr.isatty() else LineView() as show:
             summary = run(options, show, _stay if interactive else None)
     except (FileNotFoundError, SettingsError, StoreError) as error:
         typer.echo(f"edgerad: {error}", err=True)

@@ -20,7 +20,9 @@ SIZE = 768
 STANDARD, SHIFTED = "standard", "legacy_cr"
 SECOND_WAVE = 0.25
 """Share of the images that comes after the new model is in service."""
-REHEARSAL, EVALUATION = 96, 160
+REHEARSAL, EVALUATION = 96, 240
+AHEAD = 8
+"""Files prepared while edgerad starts."""
 
 
 class Material:
@@ -30,7 +32,7 @@ class Material:
         """Keep what to prepare; with `images` the user's files are listed at once, so that a wrong folder fails now."""
         self._options, self._folder = options, folder
         self._queue: queue.Queue[Sample | None] = queue.Queue()
-        self._ended = threading.Event()
+        self._ended, self._hurry = threading.Event(), threading.Event()
         if options.images is None:
             total = options.count
             self._sizes = (total - round(total * SECOND_WAVE), round(total * SECOND_WAVE))
@@ -53,6 +55,7 @@ class Material:
     def __exit__(self, *_: object) -> None:
         """End preparing."""
         self._ended.set()
+        self._hurry.set()
         self._thread.join()
 
     @property
@@ -83,9 +86,15 @@ class Material:
             taken += len(group)
             yield group
 
+    def go_on(self) -> None:
+        """Prepare all of it: edgerad has started and no longer needs the processor for that."""
+        self._hurry.set()
+
     def _prepare(self) -> None:
         try:
-            for sample in self._phantoms() if self._options.images is None else self._own:
+            for number, sample in enumerate(self._phantoms() if self._options.images is None else self._own):
+                if number == AHEAD:
+                    self._hurry.wait()
                 if self._ended.is_set():
                     return
                 self._queue.put(sample)

@@ -142,6 +142,7 @@ def _turn(demo: Demo, system: compose.System, material: Material, show: Show) ->
 
     core_sets = threading.Thread(target=material.stock_core, args=(settings,), daemon=True)
     core_sets.start()
+    material.go_on()
     for batch in material.first_wave(FEED_BATCH):
         demo.fed += feeder.feed(batch)
         tick("X-rays come in")
