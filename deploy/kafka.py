@@ -103,7 +103,9 @@ class Kafka(Part):
         if not process.listens(self.port()):
             return False
         try:
-            client = KafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=5000)
+            client = KafkaAdminClient(
+                bootstrap_servers=self.bootstrap, request_timeout_ms=5000, bootstrap_timeout_ms=3000
+            )
             try:
                 client.list_topics()
             finally:

@@ -101,7 +101,9 @@ def _birth(pid: int) -> int | None:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    if fields[0] in "ZX" and len(list(Path(f"/proc/{pid}/task").glob("*"))) <= 1:
+        return None  # all its threads are gone, with its sockets; only nobody has asked for its status yet
+    return int(fields[19])
 
 
 def end(folder: Path, name: str, how: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> None:

@@ -24,7 +24,7 @@ REASONS: Final[dict[str, str]] = {
 }
 
 
-class Unreadable(Exception):  # noqa: N818 - it names a finding about the data, as callers read it
+class Unreadable(Exception):
     """An image that cannot be judged: `reason` is a key of REASONS, `detail` says more and never holds patient data."""
 
     def __init__(self, reason: str, detail: str) -> None:

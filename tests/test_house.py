@@ -33,7 +33,7 @@ MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*
 def imports(path: Path) -> list[tuple[str, bool]]:
     """Return the modules that a file imports, and whether at its top level (those for type checkers left out)."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    top = set()
+    top: set[ast.AST] = set()
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             top.add(node)

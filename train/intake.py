@@ -141,7 +141,7 @@ def refusals(database: Database) -> dict[str, int]:
     with database.read() as session:
         reason = Audit.detail["reason"].as_string()
         query = select(reason, func.count()).where(Audit.action == REFUSED).group_by(reason)
-        return {str(name): number for name, number in session.execute(query).tuples()}
+        return {str(name): number for name, number in session.execute(query)}
 
 
 def _manifest(store: ObjectStore, finding: str, edge_id: str, parcel_id: str) -> ParcelManifest:

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgerad.phantom.canvas import Floats, Points, smooth, tube
+from edgerad.phantom.canvas import Floats, Points, rounded, smooth, tube
 from edgerad.phantom.spec import Body, PhantomSpec
+
+RIBS = 12
+ANTERIOR_RIBS = 9
+"""Ribs 10 to 12 end below the diaphragm, where their front ends cannot be made out."""
 
 _LEVELS = np.array([-0.10, -0.03, 0.05, 0.15, 0.30, 0.50, 0.70, 0.85, 1.0, 1.2, 1.6])
 _WIDTHS = np.array([0.10, 0.28, 0.47, 0.63, 0.80, 0.93, 0.99, 1.0, 1.0, 0.97, 0.90])
@@ -56,18 +60,18 @@ class Chest:
 def make_chest(spec: PhantomSpec, rng: np.random.Generator) -> Chest:
     """Draw the measures of a body."""
     child = spec.body == "child"
-    dome = 0.74 + 0.16 * spec.inspiration + rng.uniform(-0.02, 0.02)
+    dome = 0.77 + 0.13 * spec.inspiration + rng.uniform(-0.02, 0.02)
     return Chest(
         body=spec.body,
         half_width=rng.uniform(0.68, 0.80) if child else rng.uniform(0.54, 0.64),
-        wall=rng.uniform(0.07, 0.11) if child else rng.uniform(0.06, 0.13),
+        wall=rng.uniform(0.11, 0.19) if child else rng.uniform(0.10, 0.20),
         spine=rng.uniform(0.075, 0.09) if child else rng.uniform(0.06, 0.07),
         domes=(dome, dome + rng.uniform(0.02, 0.06)),
         heart=rng.uniform(0.50, 0.62) if child else rng.uniform(0.46, 0.60),
         arms_up=rng.uniform(0.0, 1.0) if child else 0.0,
         lean=float(np.tan(np.deg2rad(spec.obliquity))),
-        rib_drop=rng.uniform(0.24, 0.34) if child else rng.uniform(0.34, 0.46),
-        rib_width=rng.uniform(0.016, 0.020) if child else rng.uniform(0.016, 0.019),
+        rib_drop=rng.uniform(0.32, 0.46) if child else rng.uniform(0.40, 0.54),
+        rib_width=rng.uniform(0.019, 0.023) if child else rng.uniform(0.019, 0.022),
         thymus=max(0.0, rng.normal(0.3, 0.4)) if child else 0.0,
     )
 
@@ -96,18 +100,18 @@ def arm_axis(chest: Chest, side: int) -> Points:
     down = np.array([[0.98, 0.02], [1.14, 0.22], [1.26, 0.55], [1.34, 1.1], [1.36, 1.7]])
     up = np.array([[0.98, 0.00], [1.16, -0.02], [1.42, -0.08], [1.9, -0.20], [2.4, -0.3]])
     mixed = (1 - chest.arms_up) * down + chest.arms_up * up
-    return mirrored(side, smooth(mixed * np.array([edge, 1.0])))
+    return mirrored(side, smooth(mixed * np.array([edge, 1.0]), steps=24))
 
 
 def lung(chest: Chest, side: int) -> Points:
     """Return one lung's outline as if there were no heart: apex, chest wall, costophrenic angle, dome, midline."""
     dome = chest.domes[0] if side < 0 else chest.domes[1]
-    angle = max(dome + 0.10, 0.99 if side < 0 else 1.01)
+    angle = dome + 0.13 if side < 0 else dome + 0.12
     w = chest.half_width
-    wall = [[chest.width(v) * 0.985, v] for v in (0.05, 0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.95)]
+    wall = [[chest.width(v) * 0.985, v] for v in (0.05, 0.15, 0.3, 0.45, 0.6, 0.75, 0.85)]
     outline = np.array([
-        [0.19, -0.035], [0.30, -0.015], *wall, [w * 0.972, angle], [w * 0.90, angle - 0.075],
-        [w * 0.74, dome + 0.025], [w * 0.52, dome], [w * 0.32, dome + 0.025], [0.10, dome + 0.09],
+        [0.20 * w / 0.7, -0.035], [0.27 * w / 0.7, -0.02], *wall, [w * 0.972, angle], [w * 0.90, angle - 0.048],
+        [w * 0.74, dome + 0.030], [w * 0.52, dome], [w * 0.32, dome + 0.025], [0.10, dome + 0.09],
         [0.055, dome], [0.06, 0.5], [0.09, 0.15], [0.12, 0.02],
     ])  # fmt: skip
     return mirrored(side, smooth(outline, closed=True))
@@ -119,7 +123,7 @@ def abdomen(chest: Chest) -> Points:
     edge = chest.half_width + 0.5 * chest.wall
 
     def arc(outline: Points, side: int) -> Points:
-        below = outline[8 * 10 : 8 * 15]
+        below = outline[8 * 9 : 8 * 14]
         return below if side < 0 else below[::-1]
 
     roof = np.vstack([arc(right, -1), arc(left, 1)])
@@ -136,8 +140,8 @@ def heart(chest: Chest) -> Points:
     outline = np.array([
         [-narrow, 0.04], [-narrow - 0.02 - 0.05 * chest.thymus, 0.25], [-narrow - 0.015, 0.40], [-right, 0.55],
         [-right * 1.12, 0.67], [-right * 0.98, base - 0.12], [-0.10, base + 0.02], [0.10, base + 0.06],
-        [left * 0.80, base + 0.02], [left * 1.0, base - 0.06], [left * 0.97, base - 0.14], [left * 0.78, 0.60],
-        [left * 0.52 + 0.04, 0.46], [narrow + 0.055 + 0.05 * chest.thymus, 0.36],
+        [left * 0.80, base + 0.02], [left * 1.0, base - 0.06], [left * 0.985, base - 0.15], [left * 0.86, 0.60],
+        [left * 0.60 + 0.02, 0.47], [narrow + 0.055 + 0.05 * chest.thymus, 0.36],
         [narrow + 0.045 + 0.07 * chest.thymus, 0.28], [narrow + 0.05, 0.20], [narrow + 0.01, 0.12], [narrow, 0.04],
     ])  # fmt: skip
     return smooth(outline + np.array([shift, 0.0]), closed=True)
@@ -146,8 +150,10 @@ def heart(chest: Chest) -> Points:
 def rib(chest: Chest, side: int, number: int, anterior: bool) -> Points:
     """Return the outline of the posterior or anterior part of a rib, numbered from 0."""
     top = -0.075 + 0.096 * number
-    start = 0.12 if number else 0.3
-    theta = np.linspace(1.47, 2.45 - 0.035 * number, 28) if anterior else np.linspace(start, 1.60, 32)
+    start = 0.07 if number else 0.25
+    floating = number >= RIBS - 2
+    end = 2.45 - 0.04 * number if anterior else (2.2 - 0.1 * number if floating else 1.60)
+    theta = np.linspace(1.47 if anterior else start, end, 30)
     drop = chest.rib_drop * min(1.0, 0.45 + 0.12 * number)
     a = chest.width(top + 0.5 * drop) * 1.012
     v = top + drop * 0.5 * (1 - np.cos(theta)) - 0.022 * np.sin(np.minimum(2 * theta, np.pi))
@@ -155,11 +161,11 @@ def rib(chest: Chest, side: int, number: int, anterior: bool) -> Points:
         v += 0.05 * (theta - 1.5) ** 2
     depth = -np.cos(theta) * 0.65 * a  # towards the front
     u = side * a * np.sin(theta) ** 0.9 + chest.lean * depth
-    if not anterior:
-        u = u + side * chest.spine * 0.35 * np.exp(-(((theta - start) / 0.3) ** 2))
     half = chest.rib_width * (1.0 + 0.12 * np.sin(theta * 2 + number)) * (0.92 if number else 0.8)
     if anterior:
         half = half * np.interp(theta, [1.5, 2.2, 2.45], [0.9, 1.15, 1.3])
+    if floating:
+        half = half * np.sqrt(np.clip((end - theta) / 0.35, 0, 1))
     return tube(np.stack([u, v], 1), half)
 
 
@@ -172,7 +178,7 @@ def clavicle(chest: Chest, side: int) -> Points:
         [0.065, 0.085], [0.16, 0.055], [w * 0.42, 0.055 - 0.45 * rise],
         [w * 0.66, 0.02 - 0.9 * rise], [w * 0.9, -0.01 - 0.8 * rise],
     ]))  # fmt: skip
-    half = np.interp(np.linspace(0, 1, len(axis)), [0, 0.12, 0.5, 0.85, 1], [0.030, 0.021, 0.016, 0.020, 0.015])
+    half = np.interp(np.linspace(0, 1, len(axis)), [0, 0.12, 0.5, 0.85, 1], [0.030, 0.021, 0.016, 0.018, 0.006])
     outline: Points = mirrored(side, tube(axis, half)) + np.array([0.45 * chest.lean * chest.half_width, 0.0])
     return outline
 
@@ -193,8 +199,8 @@ def humerus(chest: Chest, side: int) -> Points:
     """Return the outline of an upper arm's bone with its round head."""
     axis = arm_axis(chest, side)
     along = np.linspace(0, 1, len(axis))
-    half = np.interp(along, [0, 0.06, 0.14, 0.3, 1.0], [0.052, 0.068, 0.060, 0.036, 0.034])
-    return tube(axis, half)
+    half = np.interp(along, [0, 0.06, 0.14, 0.3, 1.0], [0.060, 0.082, 0.070, 0.040, 0.038])
+    return tube(axis, rounded(half, axis))
 
 
 def vertebra(chest: Chest, number: int) -> tuple[Points, list[Points]]:

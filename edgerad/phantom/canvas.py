@@ -41,6 +41,15 @@ def tube(center: Points, half_width: ArrayLike) -> Points:
     return np.vstack([center + offset, (center - offset)[::-1]])
 
 
+def rounded(half_width: ArrayLike, axis: Points) -> Points:
+    """Return half widths along the axis [n, 2] that shrink to nothing at its start, as the cap of a tube does."""
+    whole = np.broadcast_to(np.asarray(half_width, np.float64), len(axis))
+    gone = np.r_[0, np.cumsum(np.linalg.norm(np.diff(axis, axis=0), axis=1))]
+    left = np.clip(1 - gone / (whole + 1e-9), 0, 1)
+    capped: Points = whole * np.sqrt(1 - left**2)
+    return capped
+
+
 class Canvas:
     """A raster of [rows, cols] and the similarity that maps body coordinates to its pixels."""
 
@@ -108,7 +117,8 @@ class Canvas:
 
     def depth(self, outlines: Sequence[Points], reach: float) -> Floats:
         """Return the relative thickness of rounded bodies: 0 at the outline, rising as an ellipse to 1 at `reach`."""
-        distance = cv2.distanceTransform(self.fill(self.blank(), outlines), cv2.DIST_L2, 3)
+        distance = cv2.distanceTransform(self.fill(self.blank(), outlines), cv2.DIST_L2, 5)
+        distance = cv2.GaussianBlur(distance, (0, 0), 1.5)  # the staircase of a slanted outline would show as a comb
         inward = 1 - np.minimum(distance * np.float32(1 / (reach * self.scale)), 1)
         thickness: Floats = np.sqrt(1 - inward * inward)
         return thickness

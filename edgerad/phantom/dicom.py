@@ -6,15 +6,18 @@ from io import BytesIO
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
+from edgerad.phantom import jpeg_lossless
 from edgerad.phantom.identity import Patient, Visit, identity
 from edgerad.phantom.scanner import scanner
 from edgerad.phantom.spec import Phantom, PhantomSpec
 
-Syntax = Literal["explicit", "implicit", "deflated", "rle", "jpeg2000"]
+Syntax = Literal["explicit", "implicit", "deflated", "rle", "jpeg2000", "jpeg-lossless"]
 
 SYNTAXES: dict[Syntax, uid.UID] = {
     "explicit": uid.ExplicitVRLittleEndian,
@@ -22,6 +25,7 @@ SYNTAXES: dict[Syntax, uid.UID] = {
     "deflated": uid.DeflatedExplicitVRLittleEndian,
     "rle": uid.RLELossless,
     "jpeg2000": uid.JPEG2000Lossless,
+    "jpeg-lossless": uid.JPEGLosslessSV1,
 }
 IMPLEMENTATION = "2.25.302874912034127710489203948571203945"
 """Implementation Class UID (0002,0012) of these files."""
@@ -49,7 +53,13 @@ def to_dicom(phantom: Phantom, syntax: Syntax = "explicit", private: bool = Fals
         _add_cr(dataset, spec)
     if private:
         _add_private(dataset, person, visit)
-    if syntax in {"rle", "jpeg2000"}:
+    if syntax == "jpeg-lossless":
+        frame = jpeg_lossless.encode(_stored(phantom), spec.bits)
+        dataset.PixelData = encapsulate([frame])
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = SYNTAXES[syntax]
+    elif SYNTAXES[syntax].is_encapsulated:
         dataset.compress(SYNTAXES[syntax], generate_instance_uid=False)
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
@@ -108,13 +118,12 @@ def _add_image(dataset: Dataset, phantom: Phantom) -> None:
     """Image Pixel, General Image and VOI LUT modules, PS3.3 C.7.6.3, C.7.6.1, C.11.2."""
     spec = phantom.spec
     top = (1 << spec.bits) - 1
-    stored = phantom.pixels if spec.photometric == "MONOCHROME2" else np.uint16(top) - phantom.pixels
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = spec.photometric
     dataset.Rows, dataset.Columns = spec.rows, spec.cols
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, spec.bits, spec.bits - 1
     dataset.PixelRepresentation = 0
-    dataset.PixelData = stored.astype("<u2").tobytes()
+    dataset.PixelData = _stored(phantom).astype("<u2").tobytes()
     dataset["PixelData"].VR = "OW"
     dataset.WindowCenter, dataset.WindowWidth = str((top + 1) // 2), str(top + 1)
     dataset.WindowCenterWidthExplanation = "NORMAL"
@@ -126,6 +135,13 @@ def _add_image(dataset: Dataset, phantom: Phantom) -> None:
     dataset.KVP = "66" if spec.body == "child" else "120"
     dataset.Exposure = str(max(1, round(2 * spec.exposure)))
     dataset.LossyImageCompression = "00"
+
+
+def _stored(phantom: Phantom) -> NDArray[np.uint16]:
+    """Return the pixels as the photometric interpretation wants them: MONOCHROME1 shows the lowest value white."""
+    if phantom.spec.photometric == "MONOCHROME2":
+        return phantom.pixels
+    return np.uint16((1 << phantom.spec.bits) - 1) - phantom.pixels
 
 
 def _add_cr(dataset: Dataset, spec: PhantomSpec) -> None:
@@ -153,10 +169,8 @@ def _add_dx(dataset: Dataset, spec: PhantomSpec) -> None:
     dataset.BurnedInAnnotation = "YES" if spec.text else "NO"
     dataset.DetectorType = "SCINTILLATOR"
     dataset.PositionerType = "NONE"
-    dataset.PatientOrientationModifierCodeSequence = Sequence()
-    del dataset.PatientOrientationModifierCodeSequence
     dataset.AcquisitionContextSequence = Sequence()
-    view = ("399348003", "Antero-posterior") if spec.body == "child" else ("399348003", "Postero-anterior")
+    view = ("399348003", "antero-posterior") if spec.body == "child" else ("272479007", "postero-anterior")
     dataset.ViewCodeSequence = Sequence([_code(view[0], "SCT", view[1])])
 
 
@@ -174,4 +188,4 @@ def _add_private(dataset: Dataset, person: Patient, visit: Visit) -> None:
     block.add_new(0x03, "PN", person.roman.replace(" ", "^"))
     block.add_new(0x04, "LO", f"{person.patient_id}/{visit.accession}")
     block = dataset.private_block(0x0029, "EDGERAD PHANTOM PROC", create=True)
-    block.add_new(0x10, "UN", f"PAT={person.roman};DOB={person.birth_date:%Y%m%d}".encode())
+    block.add_new(0x10, "UN", f"PAT={person.roman:<40};DOB={person.birth_date:%Y%m%d}".encode())

@@ -131,7 +131,7 @@ def _write(
 ) -> Record:
     phantom = render(spec)
     syntaxes: list[Syntax] = list(SYNTAXES)
-    syntax = syntaxes[int(rng.choice(len(syntaxes), p=[0.4, 0.2, 0.1, 0.15, 0.15]))]
+    syntax = syntaxes[int(rng.choice(len(syntaxes), p=[0.35, 0.2, 0.05, 0.1, 0.15, 0.15]))]
     private, quality, color = bool(rng.random() < 0.4), int(rng.integers(70, 97)), bool(rng.random() < 0.4)
     data = to_dicom(phantom, syntax, private) if as_dicom else to_jpeg(phantom, quality, color)
     name = f"phantom-{number:05d}.{'dcm' if as_dicom else 'jpeg'}"

@@ -88,7 +88,7 @@ def _consolidation(
         patch = patch * lungs[0 if side < 0 else 1]
         strength = (0.10 + 0.82 * severity) * share
         mottled = patch * np.clip(0.80 + 0.22 * noise, 0.35, 1.1)
-        filling = np.maximum(filling, strength * mottled * (1 - 0.55 * _open_bronchi(side, centre, canvas, rng)))
+        filling = np.maximum(filling, strength * mottled * (1 - 0.4 * _open_bronchi(side, centre, canvas, rng)))
         extent = np.maximum(extent, patch)
     return np.clip(filling, 0, 0.97), extent
 
@@ -101,7 +101,7 @@ def _open_bronchi(side: int, target: tuple[float, float], canvas: Canvas, rng: n
         end = np.array(target) + rng.normal(0, 0.09, 2)
         bend = 0.5 * (hilum + end) + rng.normal(0, 0.03, 2)
         tip = end + 0.5 * (end - bend) + rng.normal(0, 0.05, 2)
-        canvas.stroke(layer, smooth(np.array([hilum, bend, end, tip])), rng.uniform(0.008, 0.014))
+        canvas.stroke(layer, smooth(np.array([hilum, bend, end, tip])), rng.uniform(0.007, 0.012))
     return canvas.soften(layer, 0.004)
 
 
@@ -116,11 +116,11 @@ def _effusion(
     own = lungs[0 if side < 0 else 1]
     dome = chest.domes[0] if side < 0 else chest.domes[1]
     from_wall = np.clip(chest.width_map(v) - side * u, 0, None) / chest.half_width
-    level = max(1.03 - dome - 0.04, 0) * 0.35 + 0.5 * severity**1.2
+    level = max(1.0 - dome, 0) * 0.5 + 0.42 * severity**1.2
     climb = (0.10 + 0.22 * severity) * np.exp(-from_wall / 0.16)
     near_midline = 0.04 * severity * np.exp(-np.clip(side * u - 0.12, 0, None) / 0.08)
-    surface = 1.03 - 0.55 * level - climb - near_midline
-    fluid = np.clip((v - surface) / (0.05 + 0.05 * severity) + 0.5, 0, 1) * own
+    surface = 1.02 - level - climb - near_midline
+    fluid = np.clip((v - surface) / (0.045 + 0.04 * severity) + 0.5, 0, 1) * own
     noise = fractal(rng, rows, cols, 0.15 * canvas.scale, 4, 0.6)
     centre = (side * 0.55 * chest.half_width, 0.82 - 0.28 * severity)
     beside = _patch(centre, (0.42 * chest.half_width, 0.16 + 0.1 * severity), uv, noise, 0.9) * own
@@ -168,7 +168,7 @@ def _interstitial(
             for edge in (across, -across):
                 line = smooth(np.array([where + edge, where + edge + along]))
                 canvas.stroke(rings, mirrored(side, line), 0.005, 200)
-    texture = weight * severity * (np.float32(14) * net + np.float32(26) * canvas.soften(rings, 0.002))
+    texture = weight * severity * (np.float32(21) * net + np.float32(30) * canvas.soften(rings, 0.002))
     patchy = np.clip(0.8 + 0.35 * fractal(rng, rows, cols, 0.2 * canvas.scale, 3), 0, 1.6)
-    filling = np.clip(weight * patchy * (0.05 + 0.36 * severity), 0, 0.7)
+    filling = np.clip(weight * patchy * (0.05 + 0.42 * severity), 0, 0.7)
     return filling.astype(np.float32), texture.astype(np.float32), weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from edgerad.phantom.canvas import Floats
+from edgerad.phantom.canvas import Bytes, Floats
 from edgerad.phantom.identity import identity
 from edgerad.phantom.spec import Box, PhantomSpec
 
@@ -16,7 +16,7 @@ _FONTS = (
     cv2.FONT_HERSHEY_TRIPLEX,
 )
 _CAPITAL = 22.0
-"""Height of a capital letter of OpenCV's stroke fonts at scale 1, in pixels."""
+"""Height of a capital letter of OpenCV's fonts at scale 1, in pixels."""
 
 
 def collimate(display: Floats, spec: PhantomSpec, rng: np.random.Generator) -> Box:
@@ -37,16 +37,12 @@ def draw_marker(display: Floats, spec: PhantomSpec, field: Box, rng: np.random.G
     if spec.marker is None:
         return None
     size = 0.030 * max(spec.rows, spec.cols) * rng.uniform(0.8, 1.3)
-    scale, stroke = size / _CAPITAL, max(1, round(size / 9))
-    (width, height), below = cv2.getTextSize(spec.marker, cv2.FONT_HERSHEY_SIMPLEX, scale, stroke)
+    letter = _line(spec.marker, cv2.FONT_HERSHEY_SIMPLEX, size)
+    width = letter.shape[1]
     margin = rng.uniform(0.02, 0.06) * field.width
     x = field.x + margin if spec.marker == "R" else field.x + field.width - margin - width
-    y = field.y + rng.uniform(0.06, 0.30) * field.height + height
-    where = (round(x), round(y))
-    layer = np.zeros(display.shape, np.uint8)
-    cv2.putText(layer, spec.marker, where, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, stroke, cv2.LINE_AA)
-    _paint(display, layer, float(rng.uniform(0.93, 1.0)))
-    return Box(where[0], where[1] - height - stroke, width, height + below + stroke, spec.marker)
+    y = field.y + rng.uniform(0.06, 0.30) * field.height
+    return _paint(display, letter, round(x), round(y), float(rng.uniform(0.93, 1.0)), spec.marker)
 
 
 def burn_text(display: Floats, spec: PhantomSpec) -> tuple[Box, ...]:
@@ -55,32 +51,42 @@ def burn_text(display: Floats, spec: PhantomSpec) -> tuple[Box, ...]:
     if style is None:
         return ()
     person, visit = identity(spec)
-    lines = [
+    texts = (
         f"name:{person.roman}",
         f"id:{person.patient_id}",
         f"d.o.b.:{person.birth_date.isoformat()}",
         f"d.o.xray:{visit.when:%Y-%m-%d %H:%M}",
         visit.institution,
-    ]
+    )
     size = max(7.0, style.height * max(spec.rows, spec.cols))
-    scale, stroke, pitch = size / _CAPITAL, max(1, round(size / 12)), round(size * 1.65)
-    font = _FONTS[style.font % len(_FONTS)]
-    margin = round(size * 0.6)
-    layer = np.zeros(display.shape, np.uint8)
+    lines = [_line(text, _FONTS[style.font % len(_FONTS)], size) for text in texts]
+    pitch, margin = round(size * 1.7), round(size * 0.6)
+    top = margin if style.corner.startswith("top") else spec.rows - margin - pitch * len(lines)
     boxes = []
-    for number, line in enumerate(lines):
-        (width, height), below = cv2.getTextSize(line, font, scale, stroke)
-        down = number if style.corner.startswith("top") else number - len(lines)
-        y = (margin + pitch * (down + 1)) if down >= 0 else spec.rows - margin + pitch * (down + 1) - below
-        x = margin if style.corner.endswith("left") else max(0, spec.cols - margin - width)
-        cv2.putText(layer, line, (x, y), font, scale, 255, stroke, cv2.LINE_AA)
-        boxes.append(Box(x, y - height - stroke, min(width, spec.cols - x), height + below + stroke, line))
-    _paint(display, layer, style.level)
+    for number, (text, line) in enumerate(zip(texts, lines, strict=True)):
+        x = margin if style.corner.endswith("left") else max(0, spec.cols - margin - line.shape[1])
+        boxes.append(_paint(display, line, x, top + number * pitch, style.level, text))
     return tuple(boxes)
 
 
-def _paint(display: Floats, layer: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], level: float) -> None:
-    """Blend the layer's strokes into the image."""
-    where = layer > 0
-    alpha = layer[where].astype(np.float32) / np.float32(255)
-    display[where] = display[where] * (1 - alpha) + np.float32(level) * alpha
+def _line(text: str, font: int, size: float) -> Bytes:
+    """Return the text's strokes, capitals `size` pixels high, cut out so that their box is exact in any font."""
+    scale, stroke = size / _CAPITAL, max(1, round(size / 12))
+    (width, height), below = cv2.getTextSize(text, font, scale, stroke)
+    pad = height + below + 4 * stroke
+    layer = np.zeros((3 * pad, width + 2 * pad), np.uint8)
+    cv2.putText(layer, text, (pad, 2 * pad), font, scale, 255, stroke, cv2.LINE_AA)
+    x, y, wide, high = cv2.boundingRect(layer)
+    return layer[y : y + high, x : x + wide]
+
+
+def _paint(display: Floats, strokes: Bytes, x: int, y: int, level: float, text: str) -> Box:
+    """Blend strokes into the image with their upper left corner at x, y; return the box of what fits."""
+    rows, cols = display.shape
+    x, y = max(0, x), max(0, y)
+    strokes = strokes[: rows - y, : cols - x]
+    height, width = strokes.shape
+    alpha = strokes.astype(np.float32) / np.float32(255)
+    part = display[y : y + height, x : x + width]
+    part += alpha * (np.float32(level) - part)
+    return Box(x, y, width, height, text)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edgerad.phantom import anatomy
 from edgerad.phantom.anatomy import Chest, make_chest
-from edgerad.phantom.canvas import Canvas, Floats, fractal, tube
+from edgerad.phantom.canvas import Canvas, Floats, fractal, rounded, tube
 from edgerad.phantom.lesions import Lesion, make_lesion
 from edgerad.phantom.marks import burn_text, collimate, draw_marker
 from edgerad.phantom.scanner import expose, scanner
@@ -31,7 +31,7 @@ def render(spec: PhantomSpec) -> Phantom:
     absorbed = _enlarge(soft, size, factor)
     _add_vessels(absorbed, chest, canvas, _enlarge(lung_weight, size, factor), body)
     _add_bones(absorbed, chest, canvas, body)
-    brightness = float(detector.normal(0, 5))
+    brightness = float(detector.normal(4, 7))
     display = expose(absorbed, device, spec.exposure, brightness, canvas, detector)
     field = collimate(display, spec, detector)
     marker = draw_marker(display, spec, field, detector)
@@ -45,8 +45,8 @@ def render(spec: PhantomSpec) -> Phantom:
 
 def place(spec: PhantomSpec, chest: Chest) -> Canvas:
     """Return the canvas that shows the chest as a radiographer would frame it."""
-    height = 1.34 if chest.body == "child" else 1.30
-    width = 2 * (chest.half_width + chest.wall) + 0.10
+    height = 1.45 if chest.body == "child" else 1.34
+    width = 2 * (chest.half_width + chest.wall) + 0.22
     scale = min(spec.rows / height, spec.cols / width) * spec.zoom
     middle = 0.5 + 0.02
     x = spec.cols / 2 + spec.shift[0] * scale
@@ -63,8 +63,9 @@ def _soft_tissue(
     trunk = canvas.depth([anatomy.torso(chest)], 0.62 * chest.half_width + 0.1)
     absorbed = np.float32(150) * trunk
     for side in (-1, 1):
-        arm = tube(anatomy.arm_axis(chest, side), 0.13 if chest.body == "child" else 0.14)
-        absorbed = np.maximum(absorbed, 70 * canvas.depth([arm], 0.12)) + 30 * np.minimum(trunk, canvas.mask([arm]))
+        axis = anatomy.arm_axis(chest, side)
+        arm = tube(axis, rounded(0.13 if chest.body == "child" else 0.14, axis))
+        absorbed = np.maximum(absorbed, 70 * canvas.depth([arm], 0.12))
     absorbed += np.float32(5) * fractal(body, rows, cols, 0.5 * canvas.scale, 3, 0.6) * trunk
 
     outlines = [anatomy.lung(chest, side) for side in (-1, 1)]
@@ -78,7 +79,7 @@ def _soft_tissue(
     depth = np.float32(0.42) + np.float32(0.58) * canvas.depth(outlines, 0.20 * chest.half_width)
     air = (aerated[0] + aerated[1]) * depth
     lower = np.clip((v - 0.1) / 0.9, 0, 1)
-    absorbed -= air * (np.float32(78) - np.float32(8) * lower) * (1 - lesion.filling) * (1 - lesion.fluid)
+    absorbed -= air * (np.float32(72) - np.float32(6) * lower) * (1 - lesion.filling) * (1 - lesion.fluid)
     grain = fractal(body, rows, cols, 0.05 * canvas.scale, 3, 0.7)
     absorbed += np.float32(2.2) * grain * air
     absorbed += lesion.texture * np.minimum(air, 1) + np.float32(16) * lesion.fluid
@@ -86,8 +87,15 @@ def _soft_tissue(
     absorbed += np.float32(14) * heart * (np.float32(0.4) + np.float32(0.6) * fill)
     below = canvas.mask([anatomy.abdomen(chest)], 0.008)
     deep = np.clip((v - min(chest.domes)) / 0.22, 0, 1)
-    absorbed += below * trunk * (np.float32(18) + np.float32(30) * deep)
-    absorbed += np.float32(20) * np.exp(-((u / 0.16) ** 2)) * trunk * np.clip((v + 0.25) / 0.3, 0, 1)
+    inside = np.clip(
+        (np.float32(1.18) - np.abs(u) / chest.width_map(v)) * np.float32(2.6), 0, 1
+    )  # no step at the body's side
+    absorbed += below * trunk * inside * (np.float32(18) + np.float32(30) * deep)
+    for side in (-1, 1):  # arteries and veins crowd at the hila
+        near = ((u - side * 0.135) / 0.05) ** 2 + ((v - (0.44 if side < 0 else 0.41)) / 0.085) ** 2
+        absorbed += np.float32(13) * np.exp(-near) * lower
+    absorbed += np.float32(20) * np.exp(-((u / 0.16) ** 2)) * trunk * np.clip((v + 0.6) / 0.5, 0, 1)
+    absorbed += np.float32(32) * np.exp(-((u / 0.34) ** 2)) * trunk * np.clip(-(v + 0.05) / 0.25, 0, 1)
     _subtract_gas(absorbed, chest, canvas, body)
     if chest.body == "adult" and spec.patient % 2:  # breasts
         for side in (-1, 1):
@@ -122,24 +130,35 @@ def _add_vessels(absorbed: Floats, chest: Chest, canvas: Canvas, weight: Floats,
     fullness = rng.uniform(0.8, 1.15)
     for side in (-1, 1):
         for axis, width in anatomy.vessels(chest, side, rng, fullness):
-            canvas.stroke(layer, axis, width, int(np.clip(70 + width * 15000, 60, 235)))
-    absorbed += np.float32(30) * canvas.soften(layer, 0.0022) * weight
+            canvas.stroke(layer, axis, width, int(np.clip(30 + width * 19000, 40, 240)))
+    absorbed += np.float32(19) * canvas.soften(layer, 0.003) * weight
 
 
 def _add_bones(absorbed: Floats, chest: Chest, canvas: Canvas, rng: np.random.Generator) -> None:
     """Draw spine, ribs, collar bones, shoulder blades, arms and (children look down) the jaw."""
     u, v = canvas.grid()
     ratio = np.minimum(np.abs(u) / (chest.width_map(v) + np.float32(1e-3)), 1.15)
+    inner = np.clip((np.abs(u) - np.float32(0.05)) * 9, 0.08, 1)  # the spine hides where the ribs begin
+    shown = 1 - np.float32(0.45) * np.clip((v - max(chest.domes)) * 6, 0, 1)  # scattered rays veil bones in the abdomen
     strength = np.float32(rng.uniform(0.85, 1.15) * (1.0 if chest.body == "child" else 0.85))
-    hard = np.float32(22) * strength
+    hard = np.float32(27) * strength
 
     for anterior in (False, True):
-        outlines = [anatomy.rib(chest, side, n, anterior) for side in (-1, 1) for n in range(8 if anterior else 12)]
+        numbers = range(1, anatomy.ANTERIOR_RIBS) if anterior else range(1, anatomy.RIBS)
+        outlines = [anatomy.rib(chest, side, n, anterior) for side in (-1, 1) for n in numbers]
         layer = canvas.fill(canvas.blank(), outlines, 150)
         for outline in outlines:
             canvas.stroke(layer, outline, 0.0045, 255, closed=True)
-        profile = np.clip((ratio - 0.30) * 2.2, 0, 1) * 0.62 if anterior else 0.85 + 0.9 * ratio**8
-        absorbed += hard * profile.astype(np.float32) * canvas.soften(layer, 0.0035)
+        profile = np.clip((ratio - 0.30) * 2.2, 0, 1) * 0.66 if anterior else (0.95 + 0.35 * ratio**8) * inner
+        absorbed += hard * shown * profile.astype(np.float32) * canvas.soften(layer, 0.0035)
+
+    layer = canvas.blank()
+    for side in (-1, 1):
+        first = [anatomy.rib(chest, side, 0, anterior) for anterior in (False, True)]
+        canvas.fill(layer, first, 110)
+        for outline in first:
+            canvas.stroke(layer, outline, 0.0045, 150, closed=True)
+    absorbed += hard * canvas.soften(layer, 0.0035)
 
     layer = canvas.blank()
     parts = [anatomy.vertebra(chest, n) for n in range(-5, 17)]

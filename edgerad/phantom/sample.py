@@ -72,7 +72,7 @@ def random_spec(
         shift=(float(rng.normal(0, 0.03)), float(rng.normal(0, 0.03))),
         inspiration=float(np.clip(rng.normal(0.6, 0.25), 0, 1)),
         exposure=float(np.exp(rng.normal(0, 0.35))),
-        collimation=float(rng.choice([0, 0, 0, 0.04, 0.10])),
+        collimation=float(rng.choice([0, 0, 0, 0, 0.03, 0.08])),
         patient=patient,
         study=int(rng.integers(4)),
     )

@@ -78,7 +78,7 @@ def expose(
     pixel = max(rows, cols) / 1024
     if device.blur * pixel > 0.35:
         absorbed = gaussian(absorbed, device.blur * pixel)
-    image = absorbed + np.float32(brightness)
+    image = (absorbed - np.float32(128)) * np.float32(rng.uniform(0.9, 1.12)) + np.float32(128 + brightness)
     if device.enhancement:
         image = image + np.float32(device.enhancement) * (image - gaussian(image, 0.045 * canvas.scale))
         image += np.float32(device.enhancement) * (image - gaussian(image, 0.008 * canvas.scale))

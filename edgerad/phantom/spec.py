@@ -24,7 +24,7 @@ MIN_SIDE, MAX_SIDE = 128, 6000
 
 @dataclass(frozen=True, slots=True)
 class TextStyle:
-    """Patient data burned into the pixels: where, how large, in which of OpenCV's stroke fonts."""
+    """Patient data burned into the pixels: where, how large, in which of four of OpenCV's fonts."""
 
     corner: Corner = "bottom left"
     height: float = 0.016

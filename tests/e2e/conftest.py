@@ -118,7 +118,7 @@ def edgerad_up(tmp_path: Path) -> Iterator[Start]:
 def store_variables(ceph: Ceph, bucket: str) -> dict[str, str]:
     """Return the variables (without EDGERAD_) that put Ceph in the place of the embedded store, edge and core."""
     endpoints = ceph.endpoints()
-    variables = {}
+    variables: dict[str, str] = {}
     for section, name in (("", bucket), ("CORE__", f"{bucket}-core")):
         variables |= {
             f"{section}STORE__ENDPOINT_URL": endpoints["s3"],
