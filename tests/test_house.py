@@ -34,9 +34,7 @@ def imports(path: Path) -> list[tuple[str, bool]]:
     """Return the modules that a file imports, and whether at its top level (those for type checkers left out)."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     top: set[ast.AST] = set()
-    for node in tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            top.add(node)
+    top.update(statement for statement in tree.body if isinstance(statement, ast.Import | ast.ImportFrom))
     skipped = {
         child
         for node in ast.walk(tree)
