@@ -161,7 +161,10 @@ def split(body: bytes) -> list[tuple[str, bytes]]:
 
 
 def _study(record: dict[str, Any]) -> str:
-    return ids.study_key(str(record["s3"]["object"]["key"]))
+    try:
+        return ids.study_key(str(record["s3"]["object"]["key"]))
+    except (KeyError, TypeError):
+        raise HTTPException(400, "no S3 event: a record names no object") from None
 
 
 class GatewayActor:

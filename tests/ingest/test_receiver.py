@@ -1,0 +1,181 @@
+"""The DICOM receiver: acknowledged only when durable, twice is once, peers limited; dcmtk and Orthanc send to it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.uid import UID
+from pynetdicom import AE
+from pynetdicom.sop_class import CTImageStorage, Verification
+
+from deploy.orthanc import Orthanc
+from edgerad.phantom import random_spec, render, to_dicom
+from edgerad.s3server import S3Server
+from edgerad.settings import ReceiverSettings
+from edgerad.store import ObjectStore, StoreConfig, StoreUnavailable
+from ingest.receiver import Receiver, may_connect, object_key
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ObjectStore]:
+    """A bucket of an embedded store."""
+    server = S3Server(tmp_path / "s3", "ak", "sk")
+    server.start()
+    store = ObjectStore(StoreConfig(server.endpoint_url, "xray", "ak", "sk", max_attempts=1))
+    store.ensure_bucket()
+    yield store
+    server.stop()
+
+
+@pytest.fixture
+def receiver(store: ObjectStore) -> Iterator[Receiver]:
+    """A receiver on a free port."""
+    receiver = Receiver(ReceiverSettings(port=0, network_timeout=10), store)
+    receiver.start()
+    yield receiver
+    receiver.stop()
+
+
+@pytest.fixture(scope="module")
+def xrays() -> list[bytes]:
+    """Three phantoms as DICOM files."""
+    return [to_dicom(render(random_spec((41, number), size=256))) for number in range(3)]
+
+
+def send(receiver: Receiver, *files: bytes, called: str = "EDGERAD", calling: str = "MODALITY") -> list[int]:
+    """C-STORE files over one association; return the statuses, none when it was refused."""
+    datasets = [pydicom.dcmread(io.BytesIO(data)) for data in files]
+    entity = AE(ae_title=calling)
+    for dataset in datasets:
+        entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+    host, _, port = receiver.address.rpartition(":")
+    association = entity.associate(host, int(port), ae_title=called)
+    if not association.is_established:
+        return []
+    statuses = [int(association.send_c_store(dataset).Status) for dataset in datasets]
+    association.release()
+    return statuses
+
+
+def key_of(data: bytes) -> str:
+    """Return the key a file is stored under."""
+    dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
+    return object_key(str(dataset.StudyInstanceUID), str(dataset.SOPInstanceUID))
+
+
+def test_what_is_acknowledged_is_in_the_store_as_it_came(
+    receiver: Receiver, store: ObjectStore, xrays: list[bytes]
+) -> None:
+    assert send(receiver, *xrays) == [0, 0, 0]
+    for data in xrays:
+        kept = store.get(key_of(data))
+        sent, stored = (pydicom.dcmread(io.BytesIO(content)) for content in (data, kept))
+        assert stored.PixelData == sent.PixelData
+        assert stored.file_meta.TransferSyntaxUID == sent.file_meta.TransferSyntaxUID
+        assert str(sent.StudyInstanceUID) not in key_of(data)
+
+
+def test_an_instance_sent_twice_is_one_object_and_not_written_again(
+    receiver: Receiver, store: ObjectStore, xrays: list[bytes]
+) -> None:
+    send(receiver, xrays[0])
+    first = [(item.key, item.etag, item.last_modified) for item in store.list()]
+    assert send(receiver, xrays[0]) == [0]
+    assert [(item.key, item.etag, item.last_modified) for item in store.list()] == first
+    assert receiver.counts["repeated"] == 1
+
+
+def test_a_dead_store_is_no_success_and_the_sender_can_try_again(
+    receiver: Receiver, store: ObjectStore, xrays: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StoreUnavailable("down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "put", fail)
+        assert send(receiver, xrays[0]) == [0xA700]
+    assert list(store.list()) == []
+    assert send(receiver, xrays[0]) == [0]
+
+
+def test_what_has_no_identity_is_not_understood(receiver: Receiver, xrays: list[bytes]) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(xrays[0]))
+    del dataset.StudyInstanceUID
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    assert send(receiver, buffer.getvalue()) == [0xC000]
+
+
+def test_echo_and_the_classes_that_are_not_negotiated(receiver: Receiver) -> None:
+    entity = AE()
+    entity.add_requested_context(Verification)
+    entity.add_requested_context(CTImageStorage)
+    host, _, port = receiver.address.rpartition(":")
+    association = entity.associate(host, int(port), ae_title="EDGERAD")
+    assert association.send_c_echo().Status == 0
+    assert [context.abstract_syntax for context in association.rejected_contexts] == [CTImageStorage]
+    association.release()
+
+
+def test_peers_are_limited(store: ObjectStore, xrays: list[bytes]) -> None:
+    settings = ReceiverSettings(port=0, calling_ae_titles=("MODALITY",))
+    receiver = Receiver(settings, store)
+    receiver.start()
+    assert send(receiver, xrays[0], calling="STRANGER") == []
+    assert send(receiver, xrays[0], called="OTHER") == []
+    assert send(receiver, xrays[0]) == [0]
+    receiver.stop()
+    closed = Receiver(settings.model_copy(update={"addresses": ("192.0.2.0/24",)}), store)
+    closed.start()
+    assert send(closed, xrays[0]) == []
+    closed.stop()
+
+
+def test_addresses_are_matched_by_network() -> None:
+    assert may_connect("10.1.2.3", ())
+    assert may_connect("10.1.2.3", ("192.0.2.1", "10.1.0.0/16"))
+    assert not may_connect("10.2.2.3", ("192.0.2.1", "10.1.0.0/16"))
+
+
+def test_many_associations_at_once(receiver: Receiver, store: ObjectStore, xrays: list[bytes]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def instance(number: int) -> bytes:
+        dataset = pydicom.dcmread(io.BytesIO(xrays[number % 3]))
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.{number + 1}")
+        buffer = io.BytesIO()
+        dataset.save_as(buffer)
+        return buffer.getvalue()
+
+    files = [instance(number) for number in range(50)]
+    with ThreadPoolExecutor(50) as pool:
+        assert list(pool.map(lambda data: send(receiver, data), files)) == [[0]] * 50
+    assert len(list(store.list())) == 50
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("program", ["storescu", "dcmsend"])
+def test_dcmtk_sends(
+    receiver: Receiver, store: ObjectStore, xrays: list[bytes], tmp_path: Path, dcmtk: None, program: str
+) -> None:
+    for number, data in enumerate(xrays):
+        (tmp_path / f"{number}.dcm").write_bytes(data)
+    host, _, port = receiver.address.rpartition(":")
+    subprocess.run(["echoscu", "-aec", "EDGERAD", host, port], check=True, timeout=30)
+    files = [str(tmp_path / f"{number}.dcm") for number in range(3)]
+    subprocess.run([program, "-aec", "EDGERAD", host, port, *files], check=True, timeout=60, capture_output=True)
+    assert {item.key for item in store.list()} == {key_of(data) for data in xrays}
+
+
+@pytest.mark.real
+def test_orthanc_sends(receiver: Receiver, store: ObjectStore, xrays: list[bytes], orthanc: Orthanc) -> None:
+    host, _, port = receiver.address.rpartition(":")
+    with Orthanc(orthanc.folder, ("EDGERAD", host, int(port))) as pacs:
+        report = pacs.send([pacs.upload(data) for data in xrays])
+    assert report["FailedInstancesCount"] == 0
+    assert {item.key for item in store.list()} == {key_of(data) for data in xrays}
