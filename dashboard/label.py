@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
-from dashboard import parts
+from dashboard import parts, viewer
 from edgerad import decisions, queries
-from edgerad.display import NotDisplayable, Picture, picture
-from edgerad.store import StoreError
 
-
-@st.cache_data(max_entries=8, show_spinner="Fetching the image")
-def _picture(key: str) -> Picture:
-    return picture(parts.core_store().get(key, limit_bytes=256 * 2**20))
+CHOICES = (("positive", "Yes"), ("negative", "No"), ("unsure", "Cannot tell"))
 
 
 def main() -> None:
     """Draw the page."""
-    parts.frame("Label")
-    if not parts.database_answers():
-        return
-    queue = queries.unlabelled(parts.database())
+    parts.page("Label", _page)
+
+
+def _page() -> None:
+    queue = queries.unlabelled(parts.database(), 1)
     if not queue:
         st.info("Nothing to label. Cases come from the edges: the uncertain ones, and a small random share.")
         return
     case = queue[0]
-    st.caption(f"{len(queue)} or more cases wait; this one is {case.why} from {case.edge_id}")
     left, right = st.columns((3, 2), gap="large")
-    try:
-        shown = _picture(case.object_key)
-        left.image(shown.window((shown.low + shown.high) / 2, shown.high - shown.low), width="stretch", clamp=True)
-    except (NotDisplayable, StoreError) as error:
-        left.warning(f"The image cannot be shown: {error}")
-    right.markdown(f"### {case.finding.capitalize()}?")
-    # The model's opinion is not shown before the label: it would become the expert's.
-    for verdict, title in (("positive", "Yes"), ("negative", "No"), ("unsure", "Cannot tell")):
-        if right.button(title, key=f"{case.case_id}-{verdict}", width="stretch"):
-            try:
-                decisions.label(parts.database(), case.case_id, verdict, parts.person())
-                st.rerun()
-            except decisions.DecisionError as error:
-                right.warning(str(error))
+    with left:
+        viewer.show(parts.core_store(), case.object_key, None, case.case_id)
+    with right:
+        waiting = queries.count_unlabelled(parts.database())
+        st.subheader(f"Does this X-ray show {case.finding}?")
+        # The model's opinion is not shown before the label: it would become the expert's.
+        for verdict, title in CHOICES:
+            if st.button(title, key=f"{case.case_id}-{verdict}", width="stretch"):
+                labelled = partial(decisions.label, parts.database(), case.case_id, verdict, parts.person())
+                parts.decide(labelled, f"Recorded: {title.lower()}.", "This label was recorded before.")
+        st.caption(
+            f"{waiting} {'case waits' if waiting == 1 else 'cases wait'} for a label. This one came from "
+            f"{case.edge_id} ({'an uncertain case' if case.why == 'unknown' else 'a random sample'}), "
+            f"{parts.since(case.received_at)} ago."
+        )

@@ -5,17 +5,10 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from dashboard.theme import OPTIONS
 from edgerad.settings import Settings
 
 APP = Path(__file__).parent / "app.py"
-THEME = {
-    "base": "light",
-    "primaryColor": "#0b5cad",
-    "backgroundColor": "#ffffff",
-    "secondaryBackgroundColor": "#f3f5f8",
-    "textColor": "#17212b",
-    "baseRadius": "small",
-}
 
 
 def command(settings: Settings) -> tuple[list[str], str]:
@@ -31,7 +24,7 @@ def command(settings: Settings) -> tuple[list[str], str]:
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
         "client.showErrorDetails": "none",  # a traceback on a page could quote patient data
-        **{f"theme.{name}": value for name, value in THEME.items()},
+        **{f"theme.{name}": value for name, value in OPTIONS.items()},
     }
     words = [f"--{name}={value}" for name, value in options.items()]
     return ["-m", "streamlit", "run", str(APP), *words], f"http://{host}:{port}"

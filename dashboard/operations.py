@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -15,9 +16,7 @@ STALE_AFTER = 60.0
 
 def main() -> None:
     """Draw the page."""
-    parts.frame("Operations")
-    if parts.database_answers():
-        parts.refreshed(_live)
+    parts.page("Operations", lambda: parts.refreshed(_live))
 
 
 def _live() -> None:
@@ -25,87 +24,107 @@ def _live() -> None:
     figures = {row.component: row.data for row in seen.components}
     lag = sum(int(data.get("lag") or 0) for name, data in figures.items() if name.startswith(("ingest", "sweep")))
     backlog = sum(seen.shipments.get(state, 0) for state in queries.OPEN_SHIPMENTS)
-    oldest = f"oldest {parts.since(seen.oldest_shipment)}" if seen.oldest_shipment else "none waits"
     cells: list[tuple[str, Any, str]] = [
-        ("Ingest lag", lag, "records not yet taken in"),
-        ("Pending", seen.images.get("pending", 0), "images without an end state"),
-        ("Replicas", figures.get("rollout", {}).get("replicas", "?"), "serving now"),
-        ("Shipping backlog", backlog, oldest),
-        ("Dead letters", sum(seen.dead_letters.values()), "mend the cause, then `edgerad replay`"),
-        ("Outbox", seen.outbox, "events not yet published"),
+        ("Ingest lag", lag, "records not taken in"),
+        ("Pending", seen.images.get("pending", 0), _oldest(seen.oldest_pending)),
+        ("Replicas", figures.get("rollout", {}).get("replicas", "–"), "serving now"),
+        ("Shipping backlog", backlog, _oldest(seen.oldest_shipment)),
+        ("Dead letters", sum(seen.dead_letters.values()), "`edgerad replay`" if seen.dead_letters else "none"),
+        ("Outbox", seen.outbox, "not yet published"),
+        ("Open alerts", seen.alerts_open, "not acknowledged"),
     ]
     for column, (name, value, note) in zip(st.columns(len(cells)), cells, strict=True):
         column.metric(name, value)
         column.caption(note)
     left, right = st.columns(2, gap="large")
     with left:
-        _components(seen)
-        _counts("Images", seen.images)
-        _counts("Shipments", seen.shipments)
-        _counts("Dead letters by reason", seen.dead_letters)
+        _table("Components", _components(seen))
+        counts = [("images", seen.images), ("shipments", seen.shipments), ("dead letters", seen.dead_letters)]
+        rows = [
+            {"what": what, "state or reason": name, "count": number}
+            for what, by in counts
+            for name, number in sorted(by.items())
+        ]
+        _table("Counts", rows)
     with right:
         _models(seen)
 
 
-def _components(seen: queries.Operations) -> None:
-    st.subheader("Components")
+def _oldest(at: Any) -> str:
+    return f"oldest {parts.since(at)}" if at else "none waits"
+
+
+def _components(seen: queries.Operations) -> list[dict[str, Any]]:
     rows = []
     for row in seen.components:
-        ago = (now() - row.at).total_seconds()
+        silent = (now() - row.at).total_seconds() > STALE_AFTER
+        figures = ", ".join(f"{name} {str(value)[:12]}" for name, value in row.data.items() if value is not None)
         rows.append(
             {
                 "component": row.component,
-                "state": "silent" if ago > STALE_AFTER else "alive",
+                "state": "silent" if silent else "alive",
                 "last seen": f"{parts.since(row.at)} ago",
-                "figures": ", ".join(f"{name} {value}" for name, value in row.data.items() if value is not None),
+                "figures": figures,
             }
         )
-    st.dataframe(rows, hide_index=True)
-
-
-def _counts(title: str, counts: dict[str, int]) -> None:
-    st.subheader(title)
-    if counts:
-        st.dataframe([{"state": name, "count": number} for name, number in sorted(counts.items())], hide_index=True)
-    else:
-        st.caption("none")
+    return rows
 
 
 def _models(seen: queries.Operations) -> None:
     st.subheader("Model in service")
-    serving = next((row for row in seen.rollouts if row.state == "serving"), None)
-    if serving:
-        st.markdown(f"`{serving.model_digest[:16]}` since {serving.at:%Y-%m-%d %H:%M} UTC: {serving.reason}")
-    else:
+    serving = {}
+    for row in reversed(seen.rollouts):
+        if row.state == "serving":
+            serving[row.edge_id, row.finding] = row
+    for (edge, finding), row in sorted(serving.items()):
+        st.markdown(
+            f"`{row.model_digest[:16]}` for {finding} at {edge} since {parts.local(row.at, '%Y-%m-%d %H:%M')}"
+            + (f" ({row.reason})" if row.reason else "")
+        )
+    if not serving:
         st.caption("none yet")
-    st.subheader("Rollouts")
-    st.dataframe(
+    _table(
+        "Rollouts",
         [
             {
-                "at": row.at,
-                "edge": row.edge_id,
+                "at": parts.local(row.at),
                 "model": row.model_digest[:12],
                 "state": row.state,
-                "swap, s": row.seconds,
+                "swap": parts.lasted(row.seconds) if row.seconds is not None else None,
+                "edge": row.edge_id,
                 "reason": row.reason,
             }
             for row in seen.rollouts
         ],
-        hide_index=True,
     )
-    st.subheader("Registry")
-    st.dataframe(
+    _table(
+        "Registry",
         [
-            {"model": row.model_digest[:12], "state": row.state, "decided": row.decided_at, "reason": row.reason}
+            {
+                "model": row.model_digest[:12],
+                "state": row.state,
+                "decided": parts.local(row.decided_at) if row.decided_at else None,
+                "reason": row.reason,
+            }
             for row in seen.models
         ],
-        hide_index=True,
     )
-    st.subheader("Training runs")
-    st.dataframe(
+    _table(
+        "Training runs",
         [
-            {"started": row.started_at, "state": row.state, "cases": row.cases, "finished": row.finished_at}
+            {
+                "started": parts.local(row.started_at),
+                "state": row.state,
+                "cases": row.cases,
+                "candidate": (row.candidate_digest or "–")[:12],
+                "took": parts.lasted((row.finished_at - row.started_at).total_seconds()) if row.finished_at else None,
+                "outcome": row.error or row.progress.get("decision", ""),
+            }
             for row in seen.runs
         ],
-        hide_index=True,
     )
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    st.subheader(title)
+    parts.table(rows)

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import html
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 from sqlalchemy.exc import SQLAlchemyError
 
+from dashboard.theme import CAVEAT, STYLE, TRIAGE
+from edgerad import queries
 from edgerad.database import Database
+from edgerad.decisions import NAME_LIMIT, DecisionError
 from edgerad.records import now
 from edgerad.settings import Settings, load_settings
 from edgerad.store import ObjectStore, config_from
-
-TRIAGE = {"high": ("High", "#b3261e"), "unknown": ("Unknown", "#8a6100"), "low": ("Low", "#2c6e49")}
-"""Class, its name and its colour: each at least 4.5 to 1 against white (WCAG 2.2, 1.4.3), and never colour alone."""
-
-STYLE = """
-<style>
-  .block-container {padding: 1.6rem 2rem; max-width: 1500px}
-  h1 {font-size: 1.6rem !important; padding: .2rem 0 .6rem !important}
-  h2, h3 {font-size: 1.15rem !important}
-  h4 {font-size: 1rem !important}
-  [data-testid="stMetricValue"] {font-variant-numeric: tabular-nums}
-  .er-tag {display: inline-block; padding: 0 .55em; border-radius: .25em; color: #fff; font-weight: 600;
-           font-size: .85rem; line-height: 1.6rem}
-  .er-risk {font-size: 1.5rem; font-weight: 650; font-variant-numeric: tabular-nums; line-height: 1.1}
-  .er-small {color: #55606b; font-size: .85rem}
-  .er-name {font-weight: 600}
-  footer, #MainMenu {visibility: hidden}
-</style>
-"""
-CAVEAT = "Decision support for trained staff; not a medical device. Read every image yourself."
 
 
 @st.cache_resource
@@ -60,26 +45,30 @@ def core_store() -> ObjectStore:
 
 
 def refreshed(draw: Callable[..., None], *arguments: Any) -> None:
-    """Draw a part of a page, and draw it again every `dashboard.refresh` seconds without the rest of the page."""
-    st.fragment(draw, run_every=settings().dashboard.refresh)(*arguments)
+    """Draw a part of a page, and draw it again every `dashboard.refresh` seconds (0: never) without the rest of it."""
+    st.fragment(draw, run_every=settings().dashboard.refresh or None)(*arguments)
 
 
-def frame(title: str) -> None:
-    """Begin a page."""
-    st.markdown(STYLE, unsafe_allow_html=True)
+def page(title: str, draw: Callable[[], None]) -> None:
+    """Draw a page in its frame; where the database does not answer, say what to do in its place."""
+    st.html(STYLE)
     st.title(title)
+    if said := st.session_state.pop("said", None):
+        st.toast(said)
+    if database_answers():
+        draw()
+    st.html(f'<div class="er-caveat">{CAVEAT}</div>')
 
 
 def database_answers() -> bool:
     """Return whether the database answers and has its tables; says what to do when not."""
-    from edgerad.queries import totals
-
     try:
-        totals(database())
+        queries.totals(database())
     except SQLAlchemyError as error:
         st.error(
             f"The database does not answer, or has no tables yet ({type(error).__name__}). "
-            "Start edgerad with `edgerad up`; it makes the tables. This page tries again when you reload it."
+            "Start edgerad with `edgerad up`, which makes the tables, or correct the setting `database.url`; "
+            "then reload this page."
         )
         return False
     return True
@@ -92,8 +81,17 @@ def person() -> str:
 
 def ask_person() -> None:
     """Ask in the sidebar who sits here: decisions carry a name."""
-    st.sidebar.text_input("Your name", key="person", placeholder="recorded with every decision", max_chars=64)
-    st.sidebar.caption(CAVEAT)
+    st.sidebar.text_input("Your name", key="person", placeholder="Recorded with decisions", max_chars=NAME_LIMIT)
+
+
+def decide(decision: Callable[[], bool], done: str, repeated: str, place: Any = st) -> None:
+    """Take a decision and draw the page anew with what came of it; what is missing for it is said at `place`."""
+    try:
+        st.session_state["said"] = done if decision() else repeated
+    except DecisionError as error:
+        place.warning(str(error)[:1].upper() + str(error)[1:])
+    else:
+        st.rerun()
 
 
 def tag(triage: str) -> str:
@@ -102,12 +100,34 @@ def tag(triage: str) -> str:
     return f'<span class="er-tag" style="background:{color}">{name}</span>'
 
 
+def percent(probability: float) -> str:
+    """Return a risk as whole per cent; neither certainty is ever claimed by rounding."""
+    if probability >= 0.995:
+        return ">99%"
+    return "<1%" if probability < 0.005 else f"{probability:.0%}"
+
+
 def who(header: dict[str, Any], image_id: str) -> tuple[str, str]:
     """Return a patient's name and the rest of a line: id, sex, age; without a header the image's id."""
     # The first component group is the alphabetic one, the others are ideographic and phonetic (PS3.5 6.2.1).
-    name = str(header.get("PatientName", "")).partition("=")[0].replace("^", " ").strip() or f"Image {image_id[:8]}"
+    name = str(header.get("PatientName", "")).partition("=")[0]
+    family, _, given = name.partition("^")
+    spoken = ", ".join(part for part in (family.strip(), given.replace("^", " ").strip()) if part)
     facts = [str(header.get("PatientID", "")), str(header.get("PatientSex", "")), age(header)]
-    return name, " · ".join(fact for fact in facts if fact) or "no patient data in the file"
+    return (
+        spoken or f"Image {image_id[:8]}",
+        " · ".join(fact for fact in facts if fact) or "no patient data in the file",
+    )
+
+
+def study(header: dict[str, Any]) -> str:
+    """Return what was taken and when, by the file's header: modality, view, date and time of the study."""
+    date, time = str(header.get("StudyDate", "")), str(header.get("StudyTime", ""))
+    if len(date) == 8 and date.isdigit():
+        date = f"{date[:4]}-{date[4:6]}-{date[6:]}"
+    time = f"{time[:2]}:{time[2:4]}" if time[:4].isdigit() and len(time) >= 4 else ""
+    kind = f"{header.get('Modality', '')} {header.get('ViewPosition', '')}".strip()
+    return " · ".join(part for part in (kind, f"{date} {time}".strip()) if part) or "no study data in the file"
 
 
 def age(header: dict[str, Any]) -> str:
@@ -118,7 +138,9 @@ def age(header: dict[str, Any]) -> str:
     except (KeyError, ValueError):
         return ""
     months = (seen.year - born.year) * 12 + seen.month - born.month - (seen.day < born.day)
-    return f"{months // 12} y" if months >= 24 else f"{max(months, 0)} mo"
+    if months < 0:
+        return ""
+    return f"{months // 12} y" if months >= 24 else f"{months} mo"
 
 
 def since(at: datetime) -> str:
@@ -130,6 +152,38 @@ def since(at: datetime) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
+def local(at: datetime, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return a time as a clock in the viewer's room shows it; UTC, and said so, where the browser does not tell."""
+    try:
+        zone = ZoneInfo(st.context.timezone or "")
+    except (ZoneInfoNotFoundError, ValueError):
+        return f"{at:{form}} UTC"
+    return f"{at.astimezone(zone):{form}}"
+
+
 def origin(model: str, calibration: str, threshold: str) -> str:
     """Return what a probability comes from: it is never shown without."""
     return f"model {model[:12]} · calibration {calibration} · thresholds {threshold}"
+
+
+def escaped(text: object) -> str:
+    """Return text as HTML: what people typed and what files hold is never markup."""
+    return html.escape(str(text))
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Draw rows as a table whose text wraps."""
+    if not rows:
+        st.caption("none yet")
+        return
+    head = "".join(f"<th>{escaped(name)}</th>" for name in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escaped('–' if value is None else value)}</td>" for value in row.values()) + "</tr>"
+        for row in rows
+    )
+    st.html(f'<div class="er-scroll"><table class="er-table"><tr>{head}</tr>{body}</table></div>')
+
+
+def lasted(seconds: float) -> str:
+    """Return a length of time for people."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

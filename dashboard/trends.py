@@ -1,8 +1,9 @@
-"""Trends: volume, risk distribution, and accuracy against reviews over time by model, with intervals."""
+"""Trends: volume, triage, risk distribution, and accuracy against reviews over time by model, with intervals."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import altair as alt
@@ -10,8 +11,10 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import parts
+from dashboard.theme import MODELS, TRIAGE
 from edgerad import queries
 from edgerad.records import now
+from edgerad.statistics import Share
 
 SPANS = {  # how far back, the width of a bar of volume, and that of a point of accuracy, which needs more images
     "Last 10 minutes": (timedelta(minutes=10), timedelta(seconds=20), timedelta(minutes=2)),
@@ -20,102 +23,166 @@ SPANS = {  # how far back, the width of a bar of volume, and that of a point of 
     "Last 30 days": (timedelta(days=30), timedelta(days=1), timedelta(days=5)),
     "Last year": (timedelta(days=365), timedelta(days=14), timedelta(days=61)),
 }
-COLORS = alt.Scale(domain=list(parts.TRIAGE), range=[color for _, color in parts.TRIAGE.values()])
-MODELS = ["#0b5cad", "#8a3ffc", "#007d79", "#9f1853"]
+HEIGHT = 250
+MEASURES = ("accuracy", "sensitivity", "specificity")
+COLORS = alt.Scale(domain=[name for name, _ in TRIAGE.values()], range=[color for _, color in TRIAGE.values()])
+BELOW = alt.Legend(orient="bottom", title=None, labelColor="#17212b")
+QUIET = {"labelColor": "#55606b", "titleColor": "#55606b", "gridColor": "#e6e9ee", "domainColor": "#b8c0c9"}
 
 
 def main() -> None:
     """Draw the page."""
-    parts.frame("Trends")
-    if not parts.database_answers():
-        return
-    name = st.segmented_control("Span", list(SPANS), default="Last hour", label_visibility="collapsed") or "Last hour"
+    parts.page("Trends", _page)
+
+
+def _page() -> None:
+    if "trends_span" not in st.session_state:
+        st.session_state["trends_span"] = _first_with_data()
+    name = st.segmented_control("Span", list(SPANS), key="trends_span", label_visibility="collapsed") or "Last hour"
     length, span, wide = SPANS[name]
-    since = now() - length
-    rows = queries.volume(parts.database(), since)
-    if not rows:
+    start = now() - length
+    seen = queries.trends(parts.database(), start, span)
+    if not seen.volume:
         st.info("No assessments in this span. Choose a longer one, or wait for X-rays.")
         return
-    data = pd.DataFrame(rows, columns=["time", "triage", "probability", "model"])
-    data["model"] = data["model"].str[:8]
-    left, right = st.columns(2, gap="large")
-    left.subheader("Volume")
-    left.altair_chart(_volume(data, span), width="stretch")
-    right.subheader("Risk")
-    right.altair_chart(_risk(data), width="stretch")
+    for column, (title, chart) in zip(
+        st.columns(3, gap="medium"),
+        (("Volume", _volume(seen, span, False)), ("Triage", _volume(seen, span, True)), ("Risk", _risk(seen))),
+        strict=True,
+    ):
+        column.subheader(title)
+        column.altair_chart(chart, width="stretch")
+    _accuracy(start, wide)
+
+
+def _first_with_data() -> str:
+    for name, (length, span, _) in list(SPANS.items())[1:]:
+        if queries.trends(parts.database(), now() - length, span).volume:
+            return name
+    return "Last hour"
+
+
+def _accuracy(start: datetime, wide: timedelta) -> None:
     st.subheader("Accuracy of the risk prediction")
+    by_model = queries.accuracy(parts.database(), start)
     st.caption(
-        "Against the newest review of each image, positive from 50 % risk; bars are 95 % intervals (Wilson). "
-        "Reviews are not a random sample: staff look at what is urgent."
+        "Against the newest review of each image, the unsure left out; positive from 50 % risk; lines and brackets "
+        "are 95 % intervals (Wilson). Reviews are not a random sample: people read first what is urgent."
     )
-    scored = queries.accuracy(parts.database(), since, wide)
-    if not scored:
+    if not by_model:
         st.info("No reviews in this span. Confirm or overrule cases, and the accuracy appears here.")
         return
-    simulated = sum(row.simulated for row in scored)
+    simulated = sum(row.simulated for row in by_model)
     if simulated:
-        st.caption(f"{simulated} of these reviews are simulated (demo).")
-    for column, measure in zip(st.columns(3), ("accuracy", "sensitivity", "specificity"), strict=True):
+        st.caption(f"{simulated} of these {sum(row.accuracy.trials for row in by_model)} reviews are simulated (demo).")
+    scored = queries.accuracy(parts.database(), start, wide)
+    order = list(dict.fromkeys(row.model_digest[:8] for row in scored))
+    points = _points(scored, wide, order)
+    for column, measure in zip(st.columns(3, gap="medium"), MEASURES, strict=True):
         column.markdown(f"**{measure.capitalize()}**")
-        column.altair_chart(_shares(scored, measure), width="stretch")
+        column.altair_chart(_shares(points[points["measure"] == measure], order, start), width="stretch")
+    rows = [
+        {"model": row.model_digest[:12], "reviews": row.accuracy.trials, "of them simulated": row.simulated}
+        | {measure: _spoken(getattr(row, measure)) for measure in MEASURES}
+        for row in sorted(by_model, key=lambda row: order.index(row.model_digest[:8]))
+    ]
+    parts.table(rows)
 
 
-def _volume(data: pd.DataFrame, span: timedelta) -> Any:
-    binned = data.assign(time=data["time"].dt.floor(pd.Timedelta(span)))
-    counted = binned.groupby(["time", "triage"], as_index=False).size()
-    return (
-        alt.Chart(counted)
-        .mark_bar()
-        .encode(
-            x=alt.X("time:T", title=None),
-            y=alt.Y("size:Q", title="images"),
-            color=alt.Color("triage:N", scale=COLORS, title=None),
-            order=alt.Order("triage:N"),
-            tooltip=["time:T", "triage:N", "size:Q"],
-        )
-        .properties(height=260)
+def _spoken(share: Share) -> str:
+    if share.value is None:
+        return "no cases"
+    return f"{share.value:.1%}  ({share.low:.1%} to {share.high:.1%}), {share.successes} of {share.trials}"
+
+
+def _volume(seen: queries.Trends, span: timedelta, as_shares: bool) -> Any:
+    data = _stacked(seen.volume, as_shares)
+    data["end"] = data["start"] + span * 0.9
+    y = alt.Axis(format="%", tickCount=5, **QUIET) if as_shares else alt.Axis(tickMinStep=1, tickCount=5, **QUIET)
+    return _bars(
+        data,
+        alt.X("start:T", title=None, axis=alt.Axis(tickCount=5, grid=False, **QUIET)),
+        y,
+        ["start:T", "triage:N", "images:Q"],
     )
 
 
-def _risk(data: pd.DataFrame) -> Any:
+def _risk(seen: queries.Trends) -> Any:
+    data = _stacked(seen.risk, False)
+    data["end"] = data["start"] + 0.92 / queries.RISK_BINS
+    axis = alt.Axis(format="%", tickCount=5, grid=False, **QUIET)
+    return _bars(
+        data,
+        alt.X("start:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis),
+        alt.Axis(tickMinStep=1, tickCount=5, **QUIET),
+        [alt.Tooltip("start:Q", format=".0%", title="risk from"), "triage:N", "images:Q"],
+    )
+
+
+def _stacked(counts: Sequence[tuple[Any, str, int]], as_shares: bool) -> pd.DataFrame:
+    """Return counts with the lower and upper edge of each in its bar: low below unknown below high."""
+    data = pd.DataFrame(counts, columns=["start", "triage", "images"])
+    data["order"] = data["triage"].map({name: -index for index, name in enumerate(TRIAGE)})
+    data = data.sort_values(["start", "order"])
+    data["top"] = data.groupby("start")["images"].cumsum()
+    data["bottom"] = data["top"] - data["images"]
+    if as_shares:
+        whole = data.groupby("start")["images"].transform("sum")
+        data["top"], data["bottom"] = data["top"] / whole, data["bottom"] / whole
+    data["triage"] = data["triage"].map(lambda name: TRIAGE[name][0])
+    return data
+
+
+def _bars(data: pd.DataFrame, x: Any, axis: Any, tooltip: list[Any]) -> Any:
     return (
         alt.Chart(data)
-        .mark_bar()
+        .mark_rect()
         .encode(
-            x=alt.X("probability:Q", bin=alt.Bin(step=0.05, extent=[0, 1]), title="risk", axis=alt.Axis(format="%")),
-            y=alt.Y("count():Q", title="images"),
-            color=alt.Color("triage:N", scale=COLORS, title=None),
-            tooltip=["count():Q"],
+            x=x,
+            x2="end",
+            y=alt.Y("bottom:Q", title=None, axis=axis, scale=alt.Scale(zero=True)),
+            y2="top",
+            color=alt.Color("triage:N", scale=COLORS, legend=BELOW),
+            tooltip=tooltip,
         )
-        .properties(height=260)
+        .properties(height=HEIGHT)
     )
 
 
-def _shares(scored: list[queries.Accuracy], measure: str) -> Any:
+def _points(scored: list[queries.Accuracy], wide: timedelta, order: list[str]) -> pd.DataFrame:
     rows = []
     for row in scored:
-        share = getattr(row, measure)
-        if share.value is not None:
-            rows.append(
-                {
-                    "time": row.start,
-                    "model": row.model_digest[:8],
-                    "value": share.value,
-                    "low": share.low,
-                    "high": share.high,
-                    "reviews": share.trials,
-                }
-            )
-    data = pd.DataFrame(rows, columns=["time", "model", "value", "low", "high", "reviews"])
+        model = row.model_digest[:8]
+        # Side by side within the span, so that the intervals of two models do not cover each other.
+        at = min(row.start + wide * ((order.index(model) + 1) / (len(order) + 1)), now())
+        for measure in MEASURES:
+            share: Share = getattr(row, measure)
+            if share.value is not None:
+                rows.append((measure, at, model, share.value, share.low, share.high, share.trials))
+    return pd.DataFrame(rows, columns=["measure", "time", "model", "value", "low", "high", "reviews"])
+
+
+def _shares(data: pd.DataFrame, order: list[str], start: datetime) -> Any:
+    colors = alt.Scale(domain=order, range=[MODELS[index % len(MODELS)] for index in range(len(order))])
+    times = alt.Scale(domain=[start.isoformat(), now().isoformat()])
     base = alt.Chart(data).encode(
-        x=alt.X("time:T", title=None), color=alt.Color("model:N", title="model", scale=alt.Scale(range=MODELS))
+        x=alt.X("time:T", title=None, scale=times, axis=alt.Axis(tickCount=5, grid=False, **QUIET)),
+        color=alt.Color("model:N", scale=colors, legend=BELOW),
     )
-    axis = alt.Axis(format="%")
-    bars = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(
-        y=alt.Y("low:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis), y2="high:Q"
+    scale, axis = alt.Scale(domain=[0, 1]), alt.Axis(format="%", tickCount=5, **QUIET)
+    bars = base.mark_rule(strokeWidth=1.6, opacity=0.65).encode(
+        y=alt.Y("low:Q", title=None, scale=scale, axis=axis), y2="high:Q"
     )
-    points = base.mark_point(filled=True, size=55).encode(
-        y=alt.Y("value:Q", scale=alt.Scale(domain=[0, 1])),
-        tooltip=["time:T", "model:N", alt.Tooltip("value:Q", format=".1%"), "reviews:Q"],
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(
+        y=alt.Y("value:Q", title=None, scale=scale, axis=axis),
+        shape=alt.Shape("model:N", scale=alt.Scale(domain=order), legend=BELOW),
+        tooltip=[
+            "time:T",
+            "model:N",
+            alt.Tooltip("value:Q", format=".1%"),
+            alt.Tooltip("low:Q", format=".1%"),
+            alt.Tooltip("high:Q", format=".1%"),
+            "reviews:Q",
+        ],
     )
-    return (bars + points).properties(height=240)
+    return (bars + points).properties(height=HEIGHT)

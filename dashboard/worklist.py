@@ -2,96 +2,130 @@
 
 from __future__ import annotations
 
-import html
+import time
 
 import streamlit as st
 
 from dashboard import parts
+from dashboard.theme import TRIAGE
 from edgerad import decisions, queries
 
 PAGE = 25
+REDRAWN_AFTER = 60.0
+"""Seconds after which the rows are drawn again though nothing changed: they say how long each waits."""
+WIDTHS = (1.25, 1.9, 1.75, 2.5, 2.1)
 
 
 def main() -> None:
     """Draw the page."""
-    parts.frame("Worklist")
-    if not parts.database_answers():
-        return
-    chosen = st.pills(
-        "Show", list(parts.TRIAGE), default=list(parts.TRIAGE), selection_mode="multi", label_visibility="collapsed",
-        format_func=lambda name: parts.TRIAGE[name][0],
-    )  # fmt: skip
+    parts.page("Worklist", _page)
+
+
+def _page() -> None:
+    st.session_state["worklist_drawn"] = (queries.revision(parts.database()), time.monotonic())
     parts.refreshed(_figures)
-    parts.refreshed(_rows, tuple(chosen or parts.TRIAGE))
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        chosen = st.pills(
+            "Triage", list(TRIAGE), default=list(TRIAGE), selection_mode="multi", label_visibility="collapsed",
+            format_func=lambda name: TRIAGE[name][0], on_change=_to_start, key="worklist_triage",
+        )  # fmt: skip
+        unread = st.toggle("Only unread", key="worklist_unread", on_change=_to_start)
+    _rows(tuple(chosen or TRIAGE), unread)
     refused = queries.not_assessable(parts.database())
     if refused:
-        with st.expander(f"Not assessable: {len(refused)} images that nobody has scored and a person must look at"):
-            st.dataframe(
+        with st.expander(f"Not assessable: {len(refused)} that no model has scored; a person must look at them"):
+            parts.table(
                 [
                     {
                         "image": image.image_id[:12],
                         "reason": image.reason,
-                        "arrived": image.stored_at or image.registered_at,
+                        "arrived": parts.local(image.stored_at or image.registered_at),
                     }
                     for image in refused
-                ],
-                hide_index=True,
+                ]
             )
 
 
+def _to_start() -> None:
+    st.session_state["worklist_offset"] = 0
+
+
 def _figures() -> None:
-    for column, (name, value) in zip(st.columns(4), queries.totals(parts.database()).items(), strict=True):
-        column.metric(name.capitalize(), value)
+    # Only these figures are asked for every few seconds. The rows below are drawn again when something happened, so
+    # that an idle screen costs little and no row moves under a hand without a cause.
+    drawn, at = st.session_state["worklist_drawn"]
+    if queries.revision(parts.database()) != drawn or time.monotonic() - at > REDRAWN_AFTER:
+        st.rerun(scope="app")
+    seen = queries.totals(parts.database())
+    waits = f"the oldest waits {parts.since(seen.oldest_alert)}" if seen.oldest_alert else "nothing urgent waits"
+    with st.container(horizontal=True, gap="large"):
+        st.metric("Open alerts", seen.open_alerts, help=waits, width=170)
+        st.metric("Assessed in 24 h", seen.assessed, width=170)
+        st.metric("Waiting to be scored", seen.waiting, width=170)
+        st.metric("Not assessable in 24 h", seen.not_assessable, width=170)
 
 
-def _rows(triage: tuple[str, ...]) -> None:
+def _rows(triage: tuple[str, ...], unread: bool) -> None:
     offset = int(st.session_state.get("worklist_offset", 0))
-    rows = queries.worklist(parts.database(), triage, PAGE + 1, offset)
-    if not rows:
-        st.info("Nothing here yet. X-rays appear seconds after they reach the object store or the DICOM receiver.")
+    rows = queries.worklist(parts.database(), triage, PAGE + 1, offset, unread=unread)
+    if not rows and offset == 0:
+        st.info("Nothing here. X-rays appear seconds after they reach the object store or the DICOM receiver.")
         return
-    widths = (1.0, 0.8, 2.6, 1.5, 2.9, 1.7, 1.0)
-    for row in rows[:PAGE]:
-        _row(row, widths)
-    before, _, after = st.columns((1, 6, 1))
-    if offset and before.button("Newer", width="stretch"):
-        st.session_state["worklist_offset"] = max(0, offset - PAGE)
-        st.rerun()
-    if len(rows) > PAGE and after.button("Older", width="stretch"):
-        st.session_state["worklist_offset"] = offset + PAGE
-        st.rerun()
+    with st.container(key="rows"):
+        for row in rows[:PAGE]:
+            _row(row)
+    with st.container(horizontal=True, horizontal_alignment="distribute"):
+        if st.button("Previous", disabled=offset == 0):
+            st.session_state["worklist_offset"] = max(0, offset - PAGE)
+            st.rerun()
+        if st.button("Next", disabled=len(rows) <= PAGE):
+            st.session_state["worklist_offset"] = offset + PAGE
+            st.rerun()
 
 
-def _row(row: queries.WorklistRow, widths: tuple[float, ...]) -> None:
-    with st.container(border=True):
-        triage, risk, name, study, model, act, look = st.columns(widths, vertical_alignment="center")
-        triage.markdown(parts.tag(row.triage), unsafe_allow_html=True)
-        risk.markdown(f'<span class="er-risk">{row.probability:.0%}</span>', unsafe_allow_html=True)
-        patient, facts = parts.who(row.header, row.image_id)
-        name.markdown(
-            f'<div class="er-name">{html.escape(patient)}</div><div class="er-small">{html.escape(facts)}</div>',
-            unsafe_allow_html=True,
+def _row(row: queries.WorklistRow) -> None:
+    is_open = row.alert_state == "open" and row.alert_id is not None
+    with st.container(border=True, key=f"row-{'open' if is_open else 'done'}-{row.image_id}"):
+        score, patient, study, model, act = st.columns(WIDTHS, vertical_alignment="center")
+        score.html(
+            f'<div class="er-score"><span class="er-risk">{parts.escaped(parts.percent(row.probability))}</span>'
+            f"{parts.tag(row.triage)}</div>"
         )
-        waits = "waits" if row.alert_state == "open" else "arrived"
-        view = str(row.header.get("ViewPosition", ""))
-        study.markdown(
-            f"<div>{waits} {parts.since(row.arrived_at)}{'' if row.alert_state == 'open' else ' ago'}</div>"
-            f'<div class="er-small">{html.escape(str(row.header.get("Modality", "JPEG")))} {html.escape(view)}</div>',
-            unsafe_allow_html=True,
+        name, facts = parts.who(row.header, row.image_id)
+        patient.html(_lines("er-name", name, facts))
+        if is_open and row.alerted_at:
+            raised = f" · raised {row.level} x" if row.level else ""
+            waits = f'<span class="er-late">waits {parts.since(row.alerted_at)}{raised}</span>'
+        else:
+            waits = f"arrived {parts.since(row.arrived_at)} ago"
+        study.html(
+            f'<div class="er-line">{waits}</div><div class="er-small">{parts.escaped(parts.study(row.header))}</div>'
         )
-        origin = parts.origin(row.model_digest, row.calibration_version, row.threshold_version)
-        model.markdown(f'<div class="er-small">{html.escape(origin)}</div>', unsafe_allow_html=True)
-        if row.alert_state == "open" and row.alert_id:
-            if act.button("Acknowledge", key=f"ack-{row.alert_id}", type="primary", width="stretch"):
-                try:
-                    decisions.acknowledge(parts.database(), row.alert_id, parts.person())
-                    st.rerun()
-                except decisions.DecisionError as error:
-                    act.warning(str(error))
-        elif row.reviewed:
-            act.markdown(f'<div class="er-small">reviewed: {row.reviewed}</div>', unsafe_allow_html=True)
-        elif row.alert_state:
-            act.markdown('<div class="er-small">acknowledged</div>', unsafe_allow_html=True)
-        if look.button("Open", key=f"open-{row.image_id}", width="stretch"):
-            st.session_state["image_id"] = row.image_id
-            st.switch_page(st.session_state["pages"]["case"])
+        model.html(
+            f'<div class="er-small">{parts.escaped(row.finding)} by model {parts.escaped(row.model_digest[:12])}<br>'
+            f"calibration {parts.escaped(row.calibration_version)} · thresholds {parts.escaped(row.threshold_version)}"
+            "</div>"
+        )
+        with act.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small"):
+            _actions(row, is_open)
+
+
+def _actions(row: queries.WorklistRow, is_open: bool) -> None:
+    if is_open and row.alert_id:
+        alert = row.alert_id
+        if st.button("Acknowledge", key=f"ack-{alert}", type="primary"):
+            parts.decide(
+                lambda: decisions.acknowledge(parts.database(), alert, parts.person()),
+                "Alert acknowledged.",
+                "Somebody had acknowledged this alert before.",
+            )
+    elif row.reviewed or row.alert_state:
+        done = f"read: {row.reviewed}" if row.reviewed else "acknowledged"
+        st.html(f'<div class="er-small">{parts.escaped(done)}</div>')
+    if st.button("Open", key=f"open-{row.image_id}"):
+        st.session_state["image_id"] = row.image_id
+        st.switch_page(st.session_state["pages"]["case"], query_params={"image": row.image_id})
+
+
+def _lines(style: str, first: str, second: str) -> str:
+    return f'<div class="{style}">{parts.escaped(first)}</div><div class="er-small">{parts.escaped(second)}</div>'

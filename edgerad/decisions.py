@@ -12,7 +12,10 @@ from edgerad.records import Alert, AlertEvent, Assessment, CoreCase, Label, Revi
 
 Verdict = Literal["positive", "negative", "unsure"]
 VERDICTS = ("positive", "negative", "unsure")
-NAME_LIMIT = 64
+ACTOR = "person:"
+NAME_LIMIT = 64 - len(ACTOR)
+"""With the prefix it must fit audit.actor."""
+COMMENT_LIMIT = 2000
 
 
 class DecisionError(ValueError):
@@ -20,7 +23,7 @@ class DecisionError(ValueError):
 
 
 def _person(name: str) -> str:
-    person = " ".join(name.split())
+    person = " ".join("".join(sign if sign.isprintable() else " " for sign in name).split())
     if not person or len(person) > NAME_LIMIT:
         msg = f"say who you are (1 to {NAME_LIMIT} characters): a decision is recorded with a name"
         raise DecisionError(msg)
@@ -50,21 +53,46 @@ def acknowledge(database: Database, alert_id: str, person: str) -> bool:
                 raise DecisionError(msg)
             return False
         session.add(AlertEvent(alert_id=alert_id, kind="acknowledged", channel="dashboard"))
-        ledger.audit(session, f"person:{person}", "alert-acknowledged", alert_id, {})
+        ledger.audit(session, ACTOR + person, "alert-acknowledged", alert_id, {})
     return True
 
 
 def review(
-    database: Database, image_id: str, verdict: str, person: str, comment: str = "", *, source: str = "person"
-) -> None:
-    """Record a judgement of an image's newest primary assessment; earlier ones stay, the newest counts."""
-    person, verdict = _person(person), _verdict(verdict)
+    database: Database,
+    image_id: str,
+    verdict: str,
+    person: str,
+    comment: str = "",
+    *,
+    source: str = "person",
+    assessment_id: str | None = None,
+) -> bool:
+    """Record a judgement of an image; earlier ones stay, the newest counts.
+
+    It is of the assessment that the person saw, `assessment_id`, or else of the newest primary one. Returns False, and
+    writes nothing, when the newest review of the image is this very one (a second click).
+    """
+    person, verdict, comment = _person(person), _verdict(verdict), comment.strip()
+    if len(comment) > COMMENT_LIMIT:
+        msg = f"a comment has at most {COMMENT_LIMIT} characters"
+        raise DecisionError(msg)
     with database.write() as session:
-        query = select(Assessment.assessment_id).where(Assessment.image_id == image_id, Assessment.role == "primary")
-        assessment = session.scalars(query.order_by(Assessment.assessed_at.desc()).limit(1)).first()
+        query = select(Assessment.assessment_id).where(Assessment.image_id == image_id)
+        if assessment_id is None:
+            query = query.where(Assessment.role == "primary").order_by(Assessment.assessed_at.desc())
+        else:
+            query = query.where(Assessment.assessment_id == assessment_id)
+        assessment = session.scalars(query.limit(1)).first()
         if assessment is None:
-            msg = "this image has no assessment to confirm or overrule; wait until it is scored"
+            msg = "this image has no such assessment to confirm or overrule; wait until it is scored, and reload"
             raise DecisionError(msg)
+        last = session.scalars(select(Review).where(Review.image_id == image_id).order_by(Review.review_id.desc()))
+        newest = last.first()
+        if newest is not None and (
+            (newest.assessment_id, newest.verdict, newest.reviewer, newest.source, newest.comment)
+            == (assessment, verdict, person, source, comment)
+        ):
+            return False
         session.add(
             Review(
                 image_id=image_id,
@@ -72,18 +100,26 @@ def review(
                 verdict=verdict,
                 reviewer=person,
                 source=source,
-                comment=comment.strip(),
+                comment=comment,
             )
         )
-        ledger.audit(session, f"person:{person}", "reviewed", image_id, {"verdict": verdict, "source": source})
+        ledger.audit(session, ACTOR + person, "reviewed", image_id, {"verdict": verdict, "source": source})
+    return True
 
 
-def label(database: Database, case_id: str, verdict: str, person: str, *, source: str = "expert") -> None:
-    """Record an expert's label of a case at the core; earlier ones stay, the newest counts."""
+def label(database: Database, case_id: str, verdict: str, person: str, *, source: str = "expert") -> bool:
+    """Record an expert's label of a case at the core; earlier ones stay, the newest counts.
+
+    Returns False, and writes nothing, when the newest label of the case is this very one (a second click).
+    """
     person, verdict = _person(person), _verdict(verdict)
     with database.write() as session:
         if session.get(CoreCase, case_id) is None:
             msg = "there is no such case; reload the queue"
             raise DecisionError(msg)
+        newest = session.scalars(select(Label).where(Label.case_id == case_id).order_by(Label.label_id.desc())).first()
+        if newest is not None and (newest.label, newest.labeller, newest.source) == (verdict, person, source):
+            return False
         session.add(Label(case_id=case_id, label=verdict, labeller=person, source=source))
-        ledger.audit(session, f"person:{person}", "labelled", case_id, {"label": verdict, "source": source})
+        ledger.audit(session, ACTOR + person, "labelled", case_id, {"label": verdict, "source": source})
+    return True

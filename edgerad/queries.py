@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import BigInteger, ColumnElement, Integer, String, Subquery, cast, extract, func, select
 from sqlalchemy.orm import Session
 
 from edgerad.database import Database
@@ -31,6 +32,8 @@ from edgerad.records import (
 from edgerad.statistics import Share, wilson
 
 OPEN_SHIPMENTS = ("queued", "sealed", "sent")
+TRIAGE = ("high", "unknown", "low")
+RISK_BINS = 20
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class WorklistRow:
     image_id: str
     alert_id: str | None
     alert_state: str | None
+    alerted_at: datetime | None
+    level: int
+    finding: str
     probability: float
     triage: str
     model_digest: str
@@ -49,6 +55,28 @@ class WorklistRow:
     arrived_at: datetime
     assessed_at: datetime
     reviewed: str | None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The figures above the worklist; `assessed` and `not_assessable` are of the last 24 hours."""
+
+    open_alerts: int
+    oldest_alert: datetime | None
+    assessed: int
+    waiting: int
+    not_assessable: int
+
+
+@dataclass(frozen=True)
+class Trends:
+    """Counts by span and triage, (start, triage, count), and by risk and triage, (lower edge of a bin, triage, count).
+
+    A bin is 1 / RISK_BINS wide.
+    """
+
+    volume: list[tuple[datetime, str, int]]
+    risk: list[tuple[float, str, int]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +109,7 @@ class Operations:
 
     components: list[ComponentStatus]
     images: dict[str, int]
+    oldest_pending: datetime | None
     shipments: dict[str, int]
     oldest_shipment: datetime | None
     dead_letters: dict[str, int]
@@ -92,65 +121,99 @@ class Operations:
 
 
 def worklist(
-    database: Database, triage: Sequence[str] = ("high", "unknown", "low"), limit: int = 25, offset: int = 0
+    database: Database,
+    triage: Sequence[str] = ("high", "unknown", "low"),
+    limit: int = 25,
+    offset: int = 0,
+    *,
+    unread: bool = False,
 ) -> list[WorklistRow]:
-    """Return images: open alerts first, the oldest of them first; then by triage class and the newest first."""
-    latest = _latest_review()
-    query = (
-        select(Assessment, Image, Alert, latest.c.verdict)
+    """Return images: open alerts first, the one that waits longest on top; then the others, the newest first.
+
+    `triage` are the classes to show; with `unread` an image that somebody has reviewed is left out, unless its alert is
+    open.
+    """
+    opened = Alert.state == "open"
+    chosen = [Assessment.role == "primary"]
+    if set(triage) != set(TRIAGE):  # without this the index on the time serves, and nothing is sorted
+        chosen.append(Assessment.triage.in_(triage))
+    base = (
+        select(Assessment, Image, Alert)
         .join(Image, Image.image_id == Assessment.image_id)
         .outerjoin(Alert, Alert.assessment_id == Assessment.assessment_id)
-        .outerjoin(latest, latest.c.image_id == Image.image_id)
-        .where(Assessment.role == "primary", Assessment.triage.in_(triage))
-        .order_by(
-            case((Alert.state == "open", 0), else_=1),
-            case((Alert.state == "open", Alert.opened_at)),
-            Assessment.assessed_at.desc(),
-        )
-        .limit(limit)
-        .offset(offset)
+        .where(*chosen)
     )
     with database.read() as session:
-        return [
-            WorklistRow(
-                image.image_id,
-                alert.alert_id if alert else None,
-                alert.state if alert else None,
-                assessment.probability,
-                assessment.triage,
-                assessment.model_digest,
-                assessment.calibration_version,
-                assessment.threshold_version,
-                image.header,
-                image.stored_at or image.registered_at,
-                assessment.assessed_at,
-                verdict,
-            )
-            for assessment, image, alert, verdict in session.execute(query)
-        ]
+        first = base.where(opened).order_by(Alert.opened_at, Alert.alert_id).limit(limit).offset(offset)
+        found = list(session.execute(first))
+        if len(found) < limit:
+            passed = session.scalar(select(func.count()).select_from(base.where(opened).subquery())) or 0
+            alarmed = select(Alert.alert_id).where(Alert.assessment_id == Assessment.assessment_id, opened)
+            rest = base.where(~alarmed.correlate(Assessment).exists())
+            if unread:
+                rest = rest.where(~select(Review.review_id).where(Review.image_id == Assessment.image_id).exists())
+            rest = rest.order_by(Assessment.assessed_at.desc(), Assessment.assessment_id)
+            found += session.execute(rest.limit(limit - len(found)).offset(max(0, offset - passed)))
+        verdicts = _verdicts(session, [image.image_id for _, image, _ in found])
+    return [_row(assessment, image, alert, verdicts) for assessment, image, alert in found]
 
 
-def _latest_review() -> Any:
-    newest = select(Review.image_id, func.max(Review.review_id).label("review_id")).group_by(Review.image_id).subquery()
+def _row(assessment: Assessment, image: Image, alert: Alert | None, verdicts: dict[str, str]) -> WorklistRow:
+    return WorklistRow(
+        image.image_id,
+        alert.alert_id if alert else None,
+        alert.state if alert else None,
+        alert.opened_at if alert else None,
+        alert.level if alert else 0,
+        assessment.finding,
+        assessment.probability,
+        assessment.triage,
+        assessment.model_digest,
+        assessment.calibration_version,
+        assessment.threshold_version,
+        image.header,
+        image.stored_at or image.registered_at,
+        assessment.assessed_at,
+        verdicts.get(image.image_id),
+    )
+
+
+def _verdicts(session: Session, image_ids: list[str]) -> dict[str, str]:
+    query = select(Review.image_id, Review.verdict).where(Review.image_id.in_(image_ids)).order_by(Review.review_id)
+    return {row.image_id: row.verdict for row in session.execute(query)}
+
+
+def _latest_review() -> Subquery:
+    newest = select(func.max(Review.review_id)).group_by(Review.image_id)
     return (
         select(Review.image_id, Review.assessment_id, Review.verdict, Review.source)
-        .join(newest, newest.c.review_id == Review.review_id)
+        .where(Review.review_id.in_(newest))
         .subquery()
     )
 
 
-def totals(database: Database) -> dict[str, int]:
-    """Return open alerts, assessed today, waiting, and not assessable today."""
-    midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
+def totals(database: Database) -> Totals:
+    """Return the figures above the worklist."""
+    day = now() - timedelta(days=1)
     with database.read() as session:
-        return {
-            "open alerts": _count(session, Alert.alert_id, Alert.state == "open"),
-            "assessed today": _count(session, Assessment.assessment_id, Assessment.assessed_at >= midnight),
-            "waiting": _count(session, Image.image_id, Image.state == "pending"),
-            "not assessable today": _count(
-                session, Image.image_id, Image.state == "quarantined", Image.finished_at >= midnight
-            ),
-        }
+        return Totals(
+            _count(session, Alert.alert_id, Alert.state == "open"),
+            session.scalar(select(func.min(Alert.opened_at)).where(Alert.state == "open")),
+            _count(session, Assessment.assessment_id, Assessment.assessed_at >= day, Assessment.role == "primary"),
+            _count(session, Image.image_id, Image.state == "pending"),
+            _count(session, Image.image_id, Image.state == "quarantined", Image.finished_at >= day),
+        )
+
+
+def revision(database: Database) -> tuple[Any, ...]:
+    """Return what changes when the worklist does, and costs little to ask: the newest of each kind of row."""
+    with database.read() as session:
+        return (
+            session.scalar(select(func.max(Assessment.assessed_at))),
+            session.scalar(select(func.max(AlertEvent.alert_event_id))),
+            session.scalar(select(func.max(Review.review_id))),
+            _count(session, Image.image_id, Image.state == "quarantined"),
+        )
 
 
 def _count(session: Session, column: Any, *where: ColumnElement[bool]) -> int:
@@ -167,7 +230,8 @@ def view_case(database: Database, image_id: str) -> CaseView | None:
         def rows(table: Any, order: Any, where: ColumnElement[bool]) -> list[Any]:
             return list(session.scalars(select(table).where(where).order_by(order.desc())))
 
-        alert = session.scalars(select(Alert).where(Alert.image_id == image_id)).first()
+        newest = select(Alert).where(Alert.image_id == image_id).order_by(Alert.opened_at.desc())
+        alert = session.scalars(newest).first()
         alert_id = alert.alert_id if alert else ""
         return CaseView(
             image,
@@ -186,22 +250,49 @@ def not_assessable(database: Database, limit: int = 50) -> list[Image]:
         return list(session.scalars(query))
 
 
-def volume(database: Database, since: datetime) -> list[tuple[datetime, str, float, str]]:
-    """Return (time, triage, probability, model digest) of the assessments since a time, the oldest first."""
-    with database.read() as session:
-        query = (
-            select(Assessment.assessed_at, Assessment.triage, Assessment.probability, Assessment.model_digest)
-            .where(Assessment.assessed_at >= since, Assessment.role == "primary")
-            .order_by(Assessment.assessed_at)
-        )
-        return list(session.execute(query).all())
+def trends(database: Database, since: datetime, span: timedelta) -> Trends:
+    """Return how many images were assessed in each span since a time and how their risks are distributed.
 
-
-def accuracy(database: Database, since: datetime, span: timedelta, threshold: float = 0.5) -> list[Accuracy]:
-    """Return how each model did in each span since a time, against the newest review of each image.
-
-    A probability of at least `threshold` counts as positive.
+    Spans start at whole multiples of their length (UTC); `since` is moved back to one.
     """
+    since = aligned(since, span)
+    seconds = int(span.total_seconds())
+    with database.read() as session:
+        if session.get_bind().dialect.name == "postgresql":
+            epoch: Any = cast(extract("epoch", Assessment.assessed_at), BigInteger)
+            step: Any = cast(func.floor(Assessment.probability * RISK_BINS), Integer)
+        else:
+            epoch = cast(func.strftime("%s", Assessment.assessed_at, type_=String), Integer)
+            step = cast(Assessment.probability * RISK_BINS, Integer)
+        bucket = (epoch - int(since.timestamp())) // seconds
+        where = (Assessment.assessed_at >= since, Assessment.role == "primary")
+
+        def counted(column: Any) -> list[Any]:
+            query = select(column.label("n"), Assessment.triage, func.count()).where(*where)
+            return list(session.execute(query.group_by("n", Assessment.triage).order_by("n", Assessment.triage)))
+
+        volume = [(since + span * number, triage, count) for number, triage, count in counted(bucket)]
+        risk: Counter[tuple[int, str]] = Counter()
+        for number, triage, count in counted(step):
+            risk[min(number, RISK_BINS - 1), triage] += count  # a risk of 1 belongs to the last bin
+    return Trends(volume, [(number / RISK_BINS, triage, count) for (number, triage), count in sorted(risk.items())])
+
+
+def aligned(at: datetime, span: timedelta) -> datetime:
+    """Return the last whole multiple of a span (since 1970, UTC) that is not after a time."""
+    seconds = int(span.total_seconds())
+    return datetime.fromtimestamp(int(at.timestamp()) // seconds * seconds, UTC)
+
+
+def accuracy(
+    database: Database, since: datetime, span: timedelta | None = None, threshold: float = 0.5
+) -> list[Accuracy]:
+    """Return how each model did since a time, against the newest review of each image.
+
+    With `span`, for each span; without, one row a model. A probability of at least `threshold` counts as positive.
+    Images whose newest review is unsure are left out.
+    """
+    since = aligned(since, span) if span else since
     latest = _latest_review()
     query = (
         select(
@@ -213,7 +304,7 @@ def accuracy(database: Database, since: datetime, span: timedelta, threshold: fl
     groups: dict[tuple[str, datetime], list[tuple[bool, bool, bool]]] = {}
     with database.read() as session:
         for digest, at, probability, verdict, source in session.execute(query):
-            start = since + span * int((at - since) / span)
+            start = since + span * int((at - since) / span) if span else since
             row = (probability >= threshold, verdict == "positive", source == "simulated")
             groups.setdefault((digest, start), []).append(row)
     result = []
@@ -244,6 +335,7 @@ def operations(database: Database) -> Operations:
         return Operations(
             list(session.scalars(select(ComponentStatus).order_by(ComponentStatus.component))),
             by(Image.state),
+            session.scalar(select(func.min(Image.registered_at)).where(Image.state == "pending")),
             by(Shipment.state),
             session.scalar(select(func.min(Shipment.queued_at)).where(Shipment.state.in_(OPEN_SHIPMENTS))),
             by(DeadLetter.reason, DeadLetter.replayed_at.is_(None)),
@@ -257,8 +349,17 @@ def operations(database: Database) -> Operations:
 
 def unlabelled(database: Database, limit: int = 50) -> list[CoreCase]:
     """Return the core's cases that nobody has labelled, the most uncertain first."""
-    labelled = select(Label.case_id)
     with database.read() as session:
-        query = select(CoreCase).where(CoreCase.case_id.not_in(labelled))
-        rows = session.scalars(query.order_by(func.abs(CoreCase.probability - 0.5)).limit(limit))
+        query = select(CoreCase).where(_without_label())
+        rows = session.scalars(query.order_by(func.abs(CoreCase.probability - 0.5), CoreCase.case_id).limit(limit))
         return list(rows)
+
+
+def count_unlabelled(database: Database) -> int:
+    """Return how many of the core's cases nobody has labelled."""
+    with database.read() as session:
+        return _count(session, CoreCase.case_id, _without_label())
+
+
+def _without_label() -> ColumnElement[bool]:
+    return ~select(Label.label_id).where(Label.case_id == CoreCase.case_id).exists()

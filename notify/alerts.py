@@ -1,4 +1,4 @@
-"""Which alerts are due, and when they are due again; pure."""
+"""Which alerts are due, at which level, and when they are due again; pure but for the one query."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 from edgerad.records import Alert, Assessment
 from edgerad.settings import NotifySettings
 
+NEVER = timedelta(days=36_500)
+
 
 @dataclass(frozen=True)
 class Notice:
@@ -24,8 +26,8 @@ class Notice:
     payload: dict[str, Any]
 
 
-def due(session: Session, at: datetime, limit: int = 100) -> list[Notice]:
-    """Return the open alerts whose time has come, the oldest first."""
+def due(session: Session, at: datetime, settings: NotifySettings, limit: int = 100) -> list[Notice]:
+    """Return the open alerts whose time has come, the oldest first, each with the level that the clock gives it."""
     query = (
         select(Alert, Assessment)
         .join(Assessment, Assessment.assessment_id == Alert.assessment_id)
@@ -33,14 +35,16 @@ def due(session: Session, at: datetime, limit: int = 100) -> list[Notice]:
         .order_by(Alert.opened_at)
         .limit(limit)
     )
-    return [notice(alert, assessment) for alert, assessment in session.execute(query)]
+    return [
+        notice(alert, assessment, level(alert.opened_at, at, settings)) for alert, assessment in session.execute(query)
+    ]
 
 
-def notice(alert: Alert, assessment: Assessment) -> Notice:
+def notice(alert: Alert, assessment: Assessment, at_level: int) -> Notice:
     """Return what is told of one alert."""
     return Notice(
         alert.alert_id,
-        alert.level,
+        at_level,
         alert.attempts,
         {
             "alert_id": alert.alert_id,
@@ -52,13 +56,30 @@ def notice(alert: Alert, assessment: Assessment) -> Notice:
             "calibration_version": assessment.calibration_version,
             "threshold_version": assessment.threshold_version,
             "opened_at": alert.opened_at.isoformat(),
-            "level": alert.level,
+            "level": at_level,
         },
     )
 
 
+def level(opened_at: datetime, at: datetime, settings: NotifySettings) -> int:
+    """Return how often `escalate_after` has passed since an alert was opened; always 0 where it is 0.
+
+    By the clock and not by what was sent: an alert that nobody could be told of escalates all the same.
+    """
+    if settings.escalate_after <= 0:
+        return 0
+    return max(0, int((at - opened_at).total_seconds() // settings.escalate_after))
+
+
+def next_level_at(opened_at: datetime, at: datetime, settings: NotifySettings) -> datetime:
+    """Return when the clock raises the level next."""
+    if settings.escalate_after <= 0:
+        return at + NEVER
+    return opened_at + timedelta(seconds=settings.escalate_after * (level(opened_at, at, settings) + 1))
+
+
 def retry_after(attempts: int, settings: NotifySettings, jitter: float | None = None) -> timedelta:
-    """Return the pause after failure number `attempts`: doubling, capped, with full jitter between a half and one."""
+    """Return the pause after failure number `attempts`: doubling, capped, times a jitter between a half and one."""
     pause = min(settings.retry_initial * 2.0 ** min(attempts - 1, 30), settings.retry_max)
     factor = random.uniform(0.5, 1.0) if jitter is None else jitter  # noqa: S311 - spreads load, guards nothing
     return timedelta(seconds=pause * factor)

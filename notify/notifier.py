@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
@@ -17,62 +18,74 @@ from edgerad.settings import NotifySettings, Settings
 from edgerad.telemetry import get_logger
 from notify import alerts, outbox
 from notify.alerts import Notice
-from notify.channels import Channel, configured
-from notify.channels.webhook import ChannelError
+from notify.channels import Channel, ChannelError, Unreachable, configured
 
 if TYPE_CHECKING:
     from kafka import KafkaProducer
 
 COMPONENT = "notifier"
 REPORT_EVERY = 10.0
+DELIVERY_MS = 10_000
+"""After this the producer gives a record up; the relay waits longer, so that none it sends again is still under way."""
 
 
 def step(database: Database, channels: Sequence[Channel], settings: NotifySettings, at: datetime) -> int:
-    """Send every due alert over every channel; return how many were due.
+    """Send the due alerts over every channel; return how many were tried.
 
-    Sent is not acknowledged: after `escalate_after` an alert that is still open is due again, one level higher. A
-    channel that failed is tried again after a growing pause.
+    Sent is not acknowledged: an alert that is still open is due again, one level higher, each time that
+    `escalate_after` has passed. One that a channel did not take is due again after a growing pause. Where nobody
+    answers, the other alerts wait for the next step, so that a dead receiver does not hold up this one for long.
     """
     with database.read() as session:
-        notices = alerts.due(session, at)
-    for notice in notices:
+        notices = alerts.due(session, at, settings)
+    for tried, notice in enumerate(notices, start=1):
         failures = {channel.name: _try(channel, notice) for channel in channels}
         _note(database, notice, failures, settings, at)
+        if any(isinstance(failure, Unreachable) for failure in failures.values()):
+            return tried
     return len(notices)
 
 
-def _try(channel: Channel, notice: Notice) -> str | None:
+def _try(channel: Channel, notice: Notice) -> ChannelError | None:
     try:
         channel.send(notice)
     except ChannelError as error:
-        return str(error)
+        return error
     return None
 
 
 def _note(
-    database: Database, notice: Notice, failures: dict[str, str | None], settings: NotifySettings, at: datetime
+    database: Database,
+    notice: Notice,
+    failures: dict[str, ChannelError | None],
+    settings: NotifySettings,
+    at: datetime,
 ) -> None:
-    failed = any(reason is not None for reason in failures.values())
     with database.write() as session:
         alert = session.get(Alert, notice.alert_id, with_for_update=True)
-        if alert is None or alert.state != "open":
-            return  # a person was faster
-        for channel, reason in failures.items():
-            kind = "sent" if reason is None else "failed"
-            session.add(AlertEvent(alert_id=alert.alert_id, kind=kind, channel=channel, detail=reason or ""))
-        if failed:
-            alert.attempts = notice.attempts + 1
-            alert.next_attempt_at = at + alerts.retry_after(alert.attempts, settings)
+        if alert is None:
             return
-        alert.attempts = 0
-        alert.level = notice.level + 1
-        alert.next_attempt_at = at + timedelta(seconds=settings.escalate_after)
-        if notice.level > 0:
-            session.add(AlertEvent(alert_id=alert.alert_id, kind="escalated", channel="clock"))
+        events = [
+            ("failed", name, str(failure)) if failure else ("sent", name, "") for name, failure in failures.items()
+        ]
+        is_open = alert.state == "open"  # or a person was faster: then what was sent is noted, and nothing follows
+        if is_open and notice.level > alert.level:
+            events.insert(0, ("escalated", "clock", f"level {notice.level}"))
+            alert.level = notice.level
+        for kind, channel, detail in events:
+            session.add(AlertEvent(alert_id=alert.alert_id, kind=kind, channel=channel, detail=detail))
+        if not is_open:
+            return
+        alert.next_attempt_at = alerts.next_level_at(alert.opened_at, at, settings)
+        if any(failures.values()):
+            alert.attempts = notice.attempts + 1
+            alert.next_attempt_at = min(alert.next_attempt_at, at + alerts.retry_after(alert.attempts, settings))
+        else:
+            alert.attempts = 0
 
 
 class NotifierActor:
-    """Thin Ray actor: looks every `poll_interval` seconds; a dead database or broker only delays it."""
+    """Thin Ray actor: looks every `poll_interval` seconds; a dead database, receiver or broker only delays it."""
 
     def __init__(self, settings: Settings) -> None:
         """Open the database and the channels."""
@@ -83,22 +96,37 @@ class NotifierActor:
         self._database = Database(settings.database_url)
         self._channels = configured(settings.notify)
         self._producer: KafkaProducer | None = None
+        self._relay: threading.Thread | None = None
+        self._reported = 0.0
         self._log = get_logger(COMPONENT)
 
     def run(self) -> None:
-        """Look for work until the actor ends."""
-        reported = 0.0
+        """Look for work until the actor ends, or raise; outbox and alerts do not wait for each other."""
+        if self._relay is None or not self._relay.is_alive():
+            self._relay = threading.Thread(target=self._repeat, args=(self._publish,), name="outbox", daemon=True)
+            self._relay.start()
+        self._repeat(self._alert)
+
+    def _repeat(self, work: Callable[[], None]) -> None:
         while True:
             try:
-                step(self._database, self._channels, self._settings.notify, now())
-                while outbox.relay(self._database, self._publisher()) == outbox.BATCH:
-                    pass
-                if time.monotonic() - reported > REPORT_EVERY:
-                    self._report()
-                    reported = time.monotonic()
+                work()
             except SQLAlchemyError as error:
                 self._log.warning("database does not answer; trying again", error=error)
             time.sleep(self._settings.notify.poll_interval)
+
+    def _alert(self) -> None:
+        if self._relay is None or not self._relay.is_alive():
+            msg = "the outbox relay ended; it is started again with this actor's run"
+            raise RuntimeError(msg)
+        step(self._database, self._channels, self._settings.notify, now())
+        if time.monotonic() - self._reported > REPORT_EVERY:
+            self._report()
+            self._reported = time.monotonic()
+
+    def _publish(self) -> None:
+        while outbox.relay(self._database, self._publisher()) == outbox.BATCH:
+            pass
 
     def _publisher(self) -> outbox.Publish:
         if not self._settings.kafka.bootstrap_servers:
@@ -109,11 +137,16 @@ class NotifierActor:
 
         try:
             if self._producer is None:
-                self._producer = bus.producer(self._settings.kafka, request_timeout_ms=10_000)
+                self._producer = bus.producer(
+                    self._settings.kafka,
+                    request_timeout_ms=DELIVERY_MS // 2,
+                    delivery_timeout_ms=DELIVERY_MS,
+                    max_block_ms=DELIVERY_MS,
+                )
         except KafkaError as error:
             self._log.warning("Kafka does not answer; events wait in the outbox", error=error)
             return lambda _: 0
-        return outbox.to_kafka(self._producer)
+        return outbox.to_kafka(self._producer, timeout=DELIVERY_MS / 1000 * 1.5)
 
     def _report(self) -> None:
         with self._database.read() as session:

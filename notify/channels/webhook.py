@@ -1,4 +1,4 @@
-"""Alerts by HTTP POST, signed as Standard Webhooks 1.0: HMAC-SHA256 over id, timestamp and body."""
+"""Alerts by HTTP POST, signed as Standard Webhooks 1.0.0: HMAC-SHA256 over id, timestamp and body."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ import httpx
 
 from edgerad.settings import NotifySettings, SettingsError
 from notify.alerts import Notice
+from notify.channels.channel import ChannelError, Unreachable
 
-TIMEOUT = 10.0
+TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 PREFIX = "whsec_"
-
-
-class ChannelError(Exception):
-    """A notice did not get through; the text says why, without the URL, which can hold a token."""
+KEY_BYTES = (24, 64)
+"""Standard Webhooks 1.0.0, "Signature scheme": a key has between 192 and 512 bits."""
 
 
 class Webhook:
-    """Posts notices to one URL."""
+    """Posts notices to one URL; redirects are not followed, so that what was signed goes where it was meant to go."""
 
     name = "webhook"
 
     def __init__(self, url: str, key: bytes) -> None:
         """Keep where to post and what to sign with."""
         self._url, self._key = url, key
+        self._client = httpx.Client(timeout=TIMEOUT, headers={"user-agent": "edgerad"})
 
     def send(self, notice: Notice) -> None:
         """Post one notice; 2xx means delivered."""
-        body = json.dumps({"type": "alert.open", "data": notice.payload}, separators=(",", ":")).encode()
+        body = json.dumps(
+            {"type": "alert.open", "timestamp": notice.payload["opened_at"], "data": notice.payload},
+            separators=(",", ":"),
+        ).encode()
         # The id stays the same for repeats of one level, so that a receiver can drop what it has seen.
-        identity = f"{notice.alert_id}.{notice.level}"
+        identity = f"{notice.alert_id}_{notice.level}"
         try:
-            answer = httpx.post(self._url, content=body, headers=headers(identity, body, self._key), timeout=TIMEOUT)
+            answer = self._client.post(self._url, content=body, headers=headers(identity, body, self._key))
         except httpx.HTTPError as error:
-            raise ChannelError(type(error).__name__) from None
+            raise Unreachable(type(error).__name__) from None
         if not answer.is_success:
             msg = f"status {answer.status_code}"
             raise ChannelError(msg)
@@ -58,15 +61,25 @@ def headers(identity: str, body: bytes, key: bytes, timestamp: int | None = None
 
 
 def from_settings(settings: NotifySettings) -> Webhook | None:
-    """Return the webhook of the settings, or None when there is no URL; SettingsError when its key is missing."""
+    """Return the webhook of the settings, or None when there is no URL; SettingsError when URL or key are wrong."""
     if not settings.webhook_url:
         return None
+    try:
+        url = httpx.URL(settings.webhook_url)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in {"http", "https"} or not url.host:
+        msg = "setting notify.webhook_url: write https://HOST/PATH (or http:// on a protected network)"
+        raise SettingsError(msg)
     secret = settings.webhook_secret.reveal()
     if not secret:
-        msg = "setting notify.webhook_secret: a webhook must be signed; set it (base64, with or without whsec_)"
+        msg = "setting notify.webhook_secret: a webhook must be signed; make one with `openssl rand -base64 32`"
         raise SettingsError(msg)
     try:
-        return Webhook(settings.webhook_url, base64.b64decode(secret.removeprefix(PREFIX), validate=True))
+        key = base64.b64decode(secret.strip().removeprefix(PREFIX), validate=True)
     except binascii.Error:
-        msg = "setting notify.webhook_secret: not base64; make one with `openssl rand -base64 32`"
-        raise SettingsError(msg) from None
+        key = b""
+    if not KEY_BYTES[0] <= len(key) <= KEY_BYTES[1]:
+        msg = "setting notify.webhook_secret: give {} to {} bytes in base64; make it with `openssl rand -base64 32`"
+        raise SettingsError(msg.format(*KEY_BYTES))
+    return Webhook(settings.webhook_url, key)

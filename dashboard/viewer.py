@@ -1,0 +1,55 @@
+"""The image viewer: window and level, invert, zoom; drawn again by itself when a slider moves."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from edgerad.display import NotDisplayable, Picture, picture, png
+from edgerad.store import ObjectStore, StoreError
+
+MAX_BYTES = 256 * 2**20
+KEPT_SIDE = 4096
+"""Longer side, pixels, of what is kept in memory for zooming: full resolution for all but the largest detectors."""
+SHOWN_SIDE = 1400
+
+
+# A resource and not data: data would be pickled and copied at every move of a slider.
+@st.cache_resource(max_entries=4, ttl=900, show_spinner="Fetching the image")
+def _fetch(_store: ObjectStore, bucket: str, key: str, etag: str | None) -> Picture:  # noqa: ARG001 - bucket is a key
+    return picture(_store.get(key, etag=etag, limit_bytes=MAX_BYTES)).part(1.0, 0.5, 0.5, KEPT_SIDE)
+
+
+def show(store: ObjectStore, key: str, etag: str | None, name: str) -> None:
+    """Draw an object of a store with its controls; `name` tells the controls of one image from another's."""
+    try:
+        found = _fetch(store, store.bucket, key, etag)
+    except (NotDisplayable, StoreError) as error:
+        st.warning(f"The image cannot be shown: {error}")
+        return
+    st.fragment(_draw)(found, name)
+
+
+def _draw(found: Picture, name: str) -> None:
+    place = st.container(key="viewer")
+    low, high = found.low, found.high
+    span = high - low
+    step = max(span / 256, 0.001)
+    form = "%.0f" if span > 20 else "%.2f"
+    state = st.session_state.setdefault(f"resets-{name}", 0)
+    keys = {control: f"{control}-{name}-{state}" for control in ("level", "window", "zoom", "x", "y", "invert")}
+    level_column, width_column, zoom_column = st.columns(3)
+    level = level_column.slider("Level", low, high, (low + high) / 2, step, form, key=keys["level"])
+    width = width_column.slider("Window", span / 50, span * 1.5, span, step, form, key=keys["window"])
+    zoom = zoom_column.slider("Zoom", 1.0, 6.0, 1.0, 0.25, "%.2f x", key=keys["zoom"])
+    x = y = 0.5
+    if zoom > 1:
+        x_column, y_column, _ = st.columns(3)
+        x = x_column.slider("Across", 0.0, 1.0, 0.5, 0.02, key=keys["x"])
+        y = y_column.slider("Down", 0.0, 1.0, 0.5, 0.02, key=keys["y"])
+    with st.container(horizontal=True, vertical_alignment="center"):
+        invert = st.toggle("Invert", key=keys["invert"])
+        if st.button("Reset view", key=f"reset-{name}", type="tertiary"):
+            st.session_state[f"resets-{name}"] = state + 1
+            st.rerun(scope="fragment")
+    shown = found.part(zoom, x, y, SHOWN_SIDE).window(level, width, invert=invert)
+    place.image(png(shown), width="stretch")
