@@ -84,7 +84,7 @@ def _jpeg(data: bytes, max_pixels: int) -> Values:
         return np.asarray(simplejpeg.decode_jpeg(data, "GRAY")[:, :, 0], np.float32)
     except NotDisplayable:
         raise
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: a header without a frame
         msg = "this JPEG does not decode"
         raise NotDisplayable(msg) from None
 

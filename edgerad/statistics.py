@@ -26,4 +26,6 @@ def wilson(successes: int, trials: int) -> Share:
     share, square = successes / trials, Z95 * Z95
     centre = (share + square / (2 * trials)) / (1 + square / trials)
     half = Z95 * sqrt(share * (1 - share) / trials + square / (4 * trials * trials)) / (1 + square / trials)
-    return Share(successes, trials, share, max(0.0, centre - half), min(1.0, centre + half))
+    low = centre - half if successes else 0.0  # exactly, where rounding would leave a trace
+    high = centre + half if successes < trials else 1.0
+    return Share(successes, trials, share, low, high)

@@ -66,16 +66,14 @@ def level(opened_at: datetime, at: datetime, settings: NotifySettings) -> int:
 
     By the clock and not by what was sent: an alert that nobody could be told of escalates all the same.
     """
-    if settings.escalate_after <= 0:
-        return 0
-    return max(0, int((at - opened_at).total_seconds() // settings.escalate_after))
+    span = timedelta(seconds=settings.escalate_after)
+    return max(0, (at - opened_at) // span) if span else 0
 
 
 def next_level_at(opened_at: datetime, at: datetime, settings: NotifySettings) -> datetime:
     """Return when the clock raises the level next."""
-    if settings.escalate_after <= 0:
-        return at + NEVER
-    return opened_at + timedelta(seconds=settings.escalate_after * (level(opened_at, at, settings) + 1))
+    span = timedelta(seconds=settings.escalate_after)
+    return opened_at + span * (level(opened_at, at, settings) + 1) if span else at + NEVER
 
 
 def retry_after(attempts: int, settings: NotifySettings, jitter: float | None = None) -> timedelta:

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import time
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -64,11 +65,7 @@ def from_settings(settings: NotifySettings) -> Webhook | None:
     """Return the webhook of the settings, or None when there is no URL; SettingsError when URL or key are wrong."""
     if not settings.webhook_url:
         return None
-    try:
-        url = httpx.URL(settings.webhook_url)
-    except httpx.InvalidURL:
-        url = httpx.URL("")
-    if url.scheme not in {"http", "https"} or not url.host:
+    if not _is_http(settings.webhook_url):
         msg = "setting notify.webhook_url: write https://HOST/PATH (or http:// on a protected network)"
         raise SettingsError(msg)
     secret = settings.webhook_secret.reveal()
@@ -83,3 +80,10 @@ def from_settings(settings: NotifySettings) -> Webhook | None:
         msg = "setting notify.webhook_secret: give {} to {} bytes in base64; make it with `openssl rand -base64 32`"
         raise SettingsError(msg.format(*KEY_BYTES))
     return Webhook(settings.webhook_url, key)
+
+
+def _is_http(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in {"http", "https"} and bool(urlsplit(url).hostname) and bool(httpx.URL(url).host)
+    except (ValueError, httpx.InvalidURL):
+        return False

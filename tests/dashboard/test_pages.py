@@ -6,53 +6,13 @@ import pytest
 from sqlalchemy import select
 from streamlit.testing.v1 import AppTest
 
-from edgerad import decisions, ledger
+from edgerad import decisions
 from edgerad.audit import verify
 from edgerad.database import Database
-from edgerad.ledger import Letter, NewImage, ShipPolicy
-from edgerad.records import Alert, CoreCase, DeadLetter, Image, Label, Record, Review, Rollout, now
-from edgerad.scoring import Outcome, Refused, Scored, Triage
+from edgerad.records import Alert, Image, Label, Record, Review
+from tests.dashboard.conftest import Edge
 
-ROOT = Path(__file__).parents[2]
-HEADER = {"PatientName": "Doe^Jane", "PatientID": "4711", "PatientBirthDate": "20190301", "StudyDate": "20260301"}
-
-
-@pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """Three assessed images of which one is an open alert, and one that is not assessable."""
-    monkeypatch.setenv("EDGERAD_DATA_DIR", str(tmp_path))
-    for section in ("STORE", "CORE__STORE"):
-        for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("CONNECT_TIMEOUT", "0.2")):
-            monkeypatch.setenv(f"EDGERAD_{section}__{name}", value)
-        for name in ("ACCESS_KEY", "SECRET_KEY"):
-            monkeypatch.setenv(f"EDGERAD_{section}__{name}__VALUE", "x")
-    import streamlit as st
-
-    st.cache_resource.clear()
-    database = Database(f"sqlite:///{tmp_path / 'edgerad.db'}")
-    database.upgrade()
-    images = [NewImage("xray", f"{n}.dcm", f"{n:032x}", None, 1, now(), "kafka") for n in range(4)]
-    ledger.register(database, images)
-    classes: list[tuple[Triage, float]] = [("low", 0.03), ("high", 0.94), ("unknown", 0.5)]
-    outcomes: list[Outcome] = [
-        Scored(image.image_id, "pneumonia", p, 0.0, triage, "m" * 64, "cal-7", "thr-9", "litert", 0.01, HEADER)
-        for image, (triage, p) in zip(images, classes, strict=False)
-    ]
-    outcomes.append(Refused(images[3].image_id, "truncated", "cut"))
-    letters = {image.image_id: Letter("kafka", f"t/0/{n}", "{}") for n, image in enumerate(images)}
-    ledger.record(database, outcomes, letters, ShipPolicy(True, 0.0), "xray.assessed")
-    with database.write() as session:
-        session.add(
-            Rollout(edge_id="edge", finding="pneumonia", model_digest="m" * 64, state="serving", reason="shipped")
-        )
-        session.add(
-            CoreCase(
-                case_id="case-1", edge_id="edge", object_key="cases/1", object_digest="d", media_type="image/png",
-                patient="p", finding="pneumonia", probability=0.5, triage="unknown", model_digest="m", why="unknown",
-                split="train", manifest={},
-            )
-        )  # fmt: skip
-    return database
+PAGES = ("worklist", "case", "label", "trends", "operations")
 
 
 def rows(database: Database, table: type[Record]) -> list[Record]:
@@ -61,11 +21,10 @@ def rows(database: Database, table: type[Record]) -> list[Record]:
         return list(session.scalars(select(table)))
 
 
-def draw(module: str, image_id: str = "") -> AppTest:
+def draw(module: str, image_id: str = "", person: str = "Dr. Test") -> AppTest:
     """Draw one page by itself, as the app does, with a name in the sidebar."""
-    script = f"import dashboard.{module} as page\npage.main()\n"
-    test = AppTest.from_string(script, default_timeout=30)
-    test.session_state["person"] = "Dr. Test"
+    test = AppTest.from_string(f"import dashboard.{module} as page\npage.main()\n", default_timeout=60)
+    test.session_state["person"] = person
     if image_id:
         test.session_state["image_id"] = image_id
     test.run()
@@ -75,85 +34,168 @@ def draw(module: str, image_id: str = "") -> AppTest:
 
 def text(test: AppTest) -> str:
     """Return all that a page says."""
-    return " ".join(str(element.value) for element in (*test.markdown, *test.caption, *test.info, *test.warning))
+    said = [str(element.value) for element in (*test.markdown, *test.caption, *test.info, *test.warning, *test.error)]
+    return " ".join([*said, *(element.proto.body for element in test.get("html"))])
 
 
-def test_the_worklist_shows_the_open_alert_first_with_the_origin_of_its_risk(database: Database) -> None:
+def press(test: AppTest, label: str) -> AppTest:
+    """Press the one button of that name."""
+    (button,) = [button for button in test.button if button.label == label]
+    button.click().run()
+    assert not test.exception
+    return test
+
+
+def test_the_worklist_shows_the_open_alert_first_with_the_origin_of_its_risk(edge: Edge) -> None:
     page = draw("worklist")
     said = text(page)
-    assert said.index("94%") < min(said.index("50%"), said.index("3%"))
-    assert "Doe Jane" in said
+    assert said.index("94%") < min(said.index("50%"), said.index("3%<"))
+    assert "Doe, Jane" in said
     assert "4711 · 7 y" in said
-    for origin in ("mmmmmmmmmmmm", "cal-7", "thr-9"):
-        assert origin in said
+    assert "DX PA · 2026-03-01 14:15" in said
+    assert said.count("mmmmmmmmmmmm") == said.count("cal-7") == said.count("thr-9") == 3
+    assert "truncated" in said
     assert [metric.value for metric in page.metric] == ["1", "3", "0", "1"]
 
 
-def test_acknowledging_writes_once_and_is_audited(database: Database) -> None:
-    page = draw("worklist")
-    (button,) = [button for button in page.button if button.label == "Acknowledge"]
-    button.click().run()
-    (alert,) = rows(database, Alert)
+def test_names_from_files_and_comments_are_never_markup(edge: Edge) -> None:
+    evil = '<img src=x onerror="alert(1)">'
+    with edge.database.write() as session:
+        image = session.get(Image, edge.alarming)
+        assert image is not None
+        image.header = {"PatientName": f"Doe^{evil}", "PatientID": evil, "Modality": evil}
+    decisions.review(edge.database, edge.alarming, "negative", "Dr. Test", evil)
+    for page in (draw("worklist"), draw("case", edge.alarming)):
+        assert "<img" not in text(page)
+        assert "&lt;img" in text(page)
+
+
+def test_acknowledging_writes_once_and_is_audited(edge: Edge) -> None:
+    press(draw("worklist"), "Acknowledge")
+    (alert,) = rows(edge.database, Alert)
     assert isinstance(alert, Alert)
     assert (alert.state, alert.acknowledged_by) == ("acknowledged", "Dr. Test")
-    assert not decisions.acknowledge(database, alert.alert_id, "Somebody Else")
-    assert verify(database) == (1, None)
-    assert not [button for button in draw("worklist").button if button.label == "Acknowledge"]
+    assert verify(edge.database) == (1, None)
+    page = draw("worklist")
+    assert not [button for button in page.button if button.label == "Acknowledge"]
+    assert page.metric[0].value == "0"
 
 
-def test_without_a_name_nothing_is_decided(database: Database) -> None:
-    test = AppTest.from_string("import dashboard.worklist as page\npage.main()\n", default_timeout=30).run()
-    next(button for button in test.button if button.label == "Acknowledge").click().run()
-    assert "say who you are" in text(test)
-    (alert,) = rows(database, Alert)
+@pytest.mark.parametrize("module", ["worklist", "case"])
+def test_without_a_name_nothing_is_decided(edge: Edge, module: str) -> None:
+    page = press(draw(module, edge.alarming, person="  "), "Acknowledge")
+    assert "Say who you are" in text(page)
+    (alert,) = rows(edge.database, Alert)
     assert isinstance(alert, Alert)
     assert alert.state == "open"
 
 
-def test_a_reading_is_recorded_and_an_earlier_one_kept(database: Database) -> None:
-    (alert,) = rows(database, Alert)
-    assert isinstance(alert, Alert)
-    page = draw("case", alert.image_id)
+def test_the_worklist_can_be_narrowed(edge: Edge) -> None:
+    page = draw("worklist")
+    page.button_group[0].set_value(["low"]).run()
+    assert "3%<" in text(page)
+    assert "94%" not in text(page)
+    decisions.review(edge.database, edge.images[2].image_id, "negative", "Dr. Test")
+    page = draw("worklist")
+    page.toggle[0].set_value(True).run()
     assert "94%" in text(page)
-    assert "cannot be shown" in text(page), "the store is dead in this test"
-    next(button for button in page.button if button.label == "Not present").click().run()
-    next(button for button in draw("case", alert.image_id).button if button.label == "Pneumonia").click().run()
-    found = rows(database, Review)
-    assert [(row.verdict, row.source) for row in found if isinstance(row, Review)] == [
-        ("negative", "person"),
-        ("positive", "person"),
+    assert "50%" not in text(page), "it was read"
+
+
+def test_the_case_shows_the_image_and_windows_it(edge: Edge) -> None:
+    page = draw("case", edge.alarming)
+    said = text(page)
+    assert "94%" in said
+    assert "model mmmmmmmmmmmm · calibration cal-7 · thresholds thr-9" in said
+    assert "cannot be shown" not in said
+    assert len(page.get("image")) == 1
+    first = page.get("image")[0].proto.imgs[0].url
+    page.slider[0].set_value(page.slider[0].max).run()
+    assert not page.exception
+    assert page.get("image")[0].proto.imgs[0].url != first, "another level, another picture"
+    page.slider[2].set_value(2.0).run()
+    assert [slider.label for slider in page.slider] == ["Level", "Window", "Zoom", "Across", "Down"]
+
+
+def test_a_dead_store_or_a_gone_object_is_said(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    with edge.database.write() as session:
+        image = session.get(Image, edge.alarming)
+        assert image is not None
+        image.key = "gone"
+    page = draw("case", edge.alarming)
+    assert "The image cannot be shown" in text(page)
+    assert "94%" in text(page), "all else stays"
+
+
+def test_readings_confirm_or_overrule_and_are_all_kept(edge: Edge) -> None:
+    page = draw("case", edge.alarming)
+    page.text_input[0].set_value("old film").run()
+    press(page, "Overrule: no pneumonia")
+    assert page.text_input[0].value == "", "the comment does not go along with the next reading"
+    press(page, "Confirm pneumonia")
+    found = [row for row in rows(edge.database, Review) if isinstance(row, Review)]
+    assert [(row.verdict, row.source, row.comment) for row in found] == [
+        ("negative", "person", "old film"),
+        ("positive", "person", ""),
     ]
+    said = text(draw("case", edge.alarming))
+    assert "read as negative by Dr. Test: old film" in said
+    assert "read as positive by Dr. Test" in said
 
 
-def test_the_core_labels_without_seeing_the_models_opinion(database: Database) -> None:
+def test_the_core_labels_without_seeing_the_models_opinion(edge: Edge) -> None:
     page = draw("label")
     assert "50%" not in text(page)
-    next(button for button in page.button if button.label == "Yes").click().run()
-    (label,) = rows(database, Label)
+    assert len(page.get("image")) == 1
+    press(page, "Yes")
+    (label,) = rows(edge.database, Label)
     assert isinstance(label, Label)
-    assert (label.case_id, label.label, label.source) == ("case-1", "positive", "expert")
+    assert (label.case_id, label.label, label.labeller, label.source) == ("case-1", "positive", "Dr. Test", "expert")
     assert "Nothing to label" in text(draw("label"))
 
 
-def test_trends_and_operations_draw(database: Database) -> None:
-    (alert,) = rows(database, Alert)
-    assert isinstance(alert, Alert)
-    decisions.review(database, alert.image_id, "positive", "Dr. Test", source="simulated")
-    assert "1 of these reviews are simulated" in text(draw("trends"))
+def test_trends_name_simulated_reviews_and_models(edge: Edge) -> None:
+    assert "No reviews in this span" in text(draw("trends"))
+    decisions.review(edge.database, edge.alarming, "positive", "Dr. Test", source="simulated")
+    decisions.review(edge.database, edge.images[0].image_id, "positive", "Dr. Test")
+    decisions.review(edge.database, edge.images[2].image_id, "unsure", "Dr. Test")
+    page = draw("trends")
+    said = text(page)
+    assert "1 of these 2 reviews are simulated" in said
+    assert "50.0%  (9.5% to 90.5%), 1 of 2" in said
+    assert "no cases" in said, "no negative was reviewed, so there is no specificity"
+    assert len(page.get("vega_lite_chart")) == 6
+
+
+def test_operations_tell_what_waits_and_what_serves(edge: Edge) -> None:
     page = draw("operations")
     shown = {metric.label: metric.value for metric in page.metric}
-    assert (shown["Pending"], shown["Dead letters"], shown["Shipping backlog"]) == ("0", "1", "1")
-    assert "mmmm" in text(page)
-    assert rows(database, DeadLetter)
-    assert len(rows(database, Image)) == 4
+    assert shown == {
+        "Ingest lag": "7", "Pending": "0", "Replicas": "2", "Shipping backlog": "1", "Dead letters": "1",
+        "Outbox": "3", "Open alerts": "1",
+    }  # fmt: skip
+    said = text(page)
+    assert "`mmmmmmmmmmmmmmmm` for pneumonia at edge" in said
+    assert "truncated" in said
+    assert "ingest-0" in said
 
 
-def test_an_empty_or_missing_database_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", PAGES)
+def test_an_empty_or_missing_database_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
     import streamlit as st
 
     st.cache_resource.clear()
     monkeypatch.setenv("EDGERAD_DATA_DIR", str(tmp_path / "none"))
-    for module in ("worklist", "case", "label", "trends", "operations"):
-        test = AppTest.from_string(f"import dashboard.{module} as page\npage.main()\n", default_timeout=30).run()
-        assert not test.exception
-        assert "edgerad up" in test.error[0].value
+    assert "edgerad up" in draw(module).error[0].value
+    st.cache_resource.clear()
+    monkeypatch.setenv("EDGERAD_DATA_DIR", str(tmp_path / "empty"))
+    Database(f"sqlite:///{tmp_path / 'empty' / 'edgerad.db'}").upgrade()
+    page = draw(module)
+    assert not page.error
+
+
+def test_an_unknown_image_is_said(edge: Edge) -> None:
+    assert "no such image" in text(draw("case", "0" * 32))
+    assert "Open a case from the worklist" in text(draw("case"))

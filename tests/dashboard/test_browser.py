@@ -1,0 +1,73 @@
+"""One path in a real browser: acknowledge on the worklist, open the case, confirm."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from dashboard import launch
+from edgerad.records import Alert, Review
+from edgerad.settings import load_settings
+from tests.conftest import CHROMIUM_FLAGS
+from tests.dashboard.conftest import Edge
+
+
+@pytest.fixture
+def address(edge: Edge, tmp_path: Path) -> Iterator[str]:
+    """The address of a dashboard that runs as edgerad starts it."""
+    command, address = launch.command(load_settings(dashboard={"port": 0}))
+    with (tmp_path / "dashboard.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, *command], env=edge.environment, stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            assert process.poll() is None, (tmp_path / "dashboard.log").read_text(encoding="utf-8")
+            try:
+                if httpx.get(f"{address}/_stcore/health").is_success:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.real
+def test_a_person_acknowledges_opens_and_confirms(edge: Edge, address: str, chromium: str, tmp_path: Path) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(address)
+        row = page.locator(f".st-key-row-open-{edge.alarming}")
+        expect(row).to_contain_text("94%", timeout=60_000)
+        name = page.get_by_label("Your name")
+        name.fill("Dr. Browser")
+        name.press("Enter")
+        row.get_by_role("button", name="Acknowledge").click()
+        done = page.locator(f".st-key-row-done-{edge.alarming}")
+        expect(done).to_contain_text("acknowledged", timeout=30_000)
+        expect(page.get_by_role("button", name="Acknowledge")).to_have_count(0)
+        done.get_by_role("button", name="Open").click()
+        expect(page.locator(".st-key-viewer img")).to_be_visible(timeout=30_000)
+        assert page.url.endswith(f"/case?image={edge.alarming}")
+        page.get_by_role("button", name="Confirm pneumonia").click()
+        expect(page.get_by_text("read as positive by Dr. Browser")).to_be_visible(timeout=30_000)
+        picture = tmp_path / "case.png"
+        page.screenshot(path=str(picture))
+        expect(page.get_by_test_id("stException")).to_have_count(0)
+        size = page.locator(".st-key-viewer img").evaluate("image => [image.naturalWidth, image.naturalHeight]")
+        browser.close()
+    assert max(size) == 256
+    assert picture.stat().st_size > 20_000
+    with edge.database.read() as session:
+        alert = session.scalars(select(Alert)).one()
+        review = session.scalars(select(Review)).one()
+    assert (alert.state, alert.acknowledged_by) == ("acknowledged", "Dr. Browser")
+    assert (review.image_id, review.verdict, review.reviewer) == (edge.alarming, "positive", "Dr. Browser")
