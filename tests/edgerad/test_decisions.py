@@ -1,5 +1,7 @@
 """Decisions are append-only, audited without patient data, and a second click changes nothing; on both databases."""
 
+from collections.abc import Iterator
+
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
@@ -16,7 +18,7 @@ IMAGE = NewImage("xray", "doe/jane.dcm", "e" * 32, None, 1, now(), "kafka")
 
 
 @pytest.fixture
-def database(tmp_database_url: str) -> Database:
+def database(tmp_database_url: str) -> Iterator[Database]:
     """One high image with its alert, and one case at the core."""
     database = Database(tmp_database_url)
     database.upgrade()
@@ -32,7 +34,8 @@ def database(tmp_database_url: str) -> Database:
     }  # fmt: skip
     with database.write() as session:
         session.add(CoreCase(**case))
-    return database
+    yield database
+    database.close()
 
 
 def alert_id(database: Database) -> str:

@@ -1,5 +1,6 @@
 """What the pages read: order, filters, counts and accuracies, on both databases."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,11 +18,12 @@ A, B = "a" * 64, "b" * 64
 
 
 @pytest.fixture
-def database(tmp_database_url: str) -> Database:
+def database(tmp_database_url: str) -> Iterator[Database]:
     """An empty database."""
     database = Database(tmp_database_url)
     database.upgrade()
-    return database
+    yield database
+    database.close()
 
 
 def score(database: Database, number: int, probability: float, model: str = A, at: datetime | None = None) -> str:

@@ -1,5 +1,6 @@
 """Alerts stay open until a person acknowledges; they escalate by the clock, whatever the receiver does."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -41,7 +42,7 @@ class Phone:
 
 
 @pytest.fixture
-def database(tmp_database_url: str) -> Database:
+def database(tmp_database_url: str) -> Iterator[Database]:
     """Three high images, their alerts opened a second apart."""
     database = Database(tmp_database_url)
     database.upgrade()
@@ -56,7 +57,8 @@ def database(tmp_database_url: str) -> Database:
         with database.write() as session:
             opened = START + timedelta(seconds=number)
             session.execute(update(Alert).where(Alert.image_id == image.image_id).values(opened_at=opened))
-    return database
+    yield database
+    database.close()
 
 
 def opened(database: Database) -> list[Alert]:

@@ -1,6 +1,7 @@
 """The outbox reaches Kafka in order and at least once; nothing in it holds up the rest; without Kafka it is the log."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,12 +15,13 @@ from notify import outbox
 
 
 @pytest.fixture
-def database(tmp_database_url: str) -> Database:
+def database(tmp_database_url: str) -> Iterator[Database]:
     """Five events that wait."""
     database = Database(tmp_database_url)
     database.upgrade()
     add(database, *range(5))
-    return database
+    yield database
+    database.close()
 
 
 def add(database: Database, *numbers: int, topic: str = "t") -> None:
