@@ -142,6 +142,7 @@ class NotifierActor:
                     request_timeout_ms=DELIVERY_MS // 2,
                     delivery_timeout_ms=DELIVERY_MS,
                     max_block_ms=DELIVERY_MS,
+                    bootstrap_timeout_ms=DELIVERY_MS,
                 )
         except KafkaError as error:
             self._log.warning("Kafka does not answer; events wait in the outbox", error=error)
