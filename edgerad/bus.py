@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kafka import KafkaConsumer, KafkaProducer
 
-    from edgerad.settings import KafkaSettings
+    from edgerad.sections import KafkaSettings
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def connect(settings: Settings) -> None:
 def _prepare_local(settings: Settings) -> None:
     # Ray would keep its token in the home folder, readable by all. Read when ray is first imported: set before.
     from edgerad import keyring
-    from edgerad.settings import Secret
+    from edgerad.sections import Secret
 
     token = keyring.ensure(Secret(), settings.data_dir / "keys", "ray-token")
     os.environ["RAY_AUTH_MODE"] = "token"

@@ -15,7 +15,8 @@ from urllib.parse import quote_plus
 from edgerad import cluster, keyring, runfile
 from edgerad.database import Database
 from edgerad.records import now
-from edgerad.settings import Secret, Settings
+from edgerad.sections import Secret
+from edgerad.settings import Settings
 from edgerad.telemetry import get_logger
 
 if TYPE_CHECKING:

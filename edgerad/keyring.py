@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from edgerad.settings import Secret
+from edgerad.sections import Secret
 
 
 def ensure(secret: Secret, folder: Path, name: str, make: Callable[[], str] | None = None) -> Secret:

@@ -14,7 +14,7 @@ from edgerad.settings import SettingsError
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-    from edgerad.settings import StoreSettings
+    from edgerad.sections import StoreSettings
 
 GONE = frozenset({"404", "NoSuchKey", "NoSuchVersion", "NotFound", "412", "PreconditionFailed", "NoSuchUpload"})
 DENIED = frozenset(

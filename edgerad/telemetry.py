@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import structlog
 
 if TYPE_CHECKING:
-    from edgerad.settings import TelemetrySettings
+    from edgerad.sections import TelemetrySettings
 
 SAFE_FIELDS = frozenset({
     "actor", "address", "alert_id", "alerts", "assessed", "assessment_id", "attempt", "attempts", "backlog",
@@ -35,6 +35,18 @@ def _drop_unsafe(logger: Any, method: str, event: MutableMapping[str, Any]) -> M
     return event
 
 
+class _StandardError:
+    """Standard error as it is when something is written: it can be redirected after logging was configured."""
+
+    def write(self, text: str) -> int:
+        """Write to the standard error of now."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush the standard error of now."""
+        sys.stderr.flush()
+
+
 def configure_logging(settings: TelemetrySettings) -> None:
     """Send logs to standard error as JSON or for people; quiet the libraries that log patient data."""
     renderer: Any = (
@@ -50,7 +62,7 @@ def configure_logging(settings: TelemetrySettings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", _StandardError())),
         cache_logger_on_first_use=False,
     )
     for library in ("pydicom", "pynetdicom", "botocore", "boto3", "urllib3", "kafka", "httpx", "uvicorn.access"):

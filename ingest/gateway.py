@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, HTTPException, Request, Response
 
 from edgerad import ids
-from edgerad.settings import GatewaySettings
+from edgerad.sections import GatewaySettings
 from edgerad.store import ObjectStore, StoreError
 from edgerad.telemetry import get_logger
 from ingest.events import PoisonedRecord, parse

@@ -30,7 +30,7 @@ from typing import Any
 from edgerad import ledger
 from edgerad.ledger import Letter, NewImage
 from edgerad.scoring import Outcome, Refused, Scorer, ScoreRequest
-from edgerad.settings import IngestSettings
+from edgerad.sections import IngestSettings
 from edgerad.store import Head, StoreError
 from edgerad.telemetry import get_logger
 from ingest import events

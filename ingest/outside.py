@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
 from edgerad.scoring import Scorer
-from edgerad.settings import IngestSettings
+from edgerad.sections import IngestSettings
 from edgerad.store import Head, ObjectGone, StoreError
 from edgerad.telemetry import get_logger
 from ingest.books import is_outage

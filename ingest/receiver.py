@@ -16,7 +16,8 @@ from edgerad.telemetry import get_logger
 if TYPE_CHECKING:
     from pynetdicom.events import Event
 
-    from edgerad.settings import ReceiverSettings, Settings
+    from edgerad.sections import ReceiverSettings
+    from edgerad.settings import Settings
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 """Statuses of C-STORE (PS3.4 Table B.2-1); A700 tells the sender to try again later."""

@@ -20,7 +20,7 @@ from ingest.offsets import Watermark
 if TYPE_CHECKING:
     from kafka import KafkaConsumer, TopicPartition
 
-    from edgerad.settings import KafkaSettings
+    from edgerad.sections import KafkaSettings
 
 COMMIT_SECONDS = 0.25
 """Shortest time between two commits: under load one commit covers many batches."""

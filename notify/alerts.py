@@ -11,7 +11,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from edgerad.records import Alert, Assessment
-from edgerad.settings import NotifySettings
+from edgerad.sections import NotifySettings
 
 NEVER = timedelta(days=36_500)
 

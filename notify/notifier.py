@@ -14,7 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from edgerad import ledger
 from edgerad.database import Database
 from edgerad.records import Alert, AlertEvent, Outbox, now
-from edgerad.settings import NotifySettings, Settings
+from edgerad.sections import NotifySettings
+from edgerad.settings import Settings
 from edgerad.telemetry import get_logger
 from notify import alerts, outbox
 from notify.alerts import Notice

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from edgerad.database import Database
-    from edgerad.settings import ShipSettings
+    from edgerad.sections import ShipSettings
     from edgerad.store import ObjectStore
 
 BATCH = 100

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgerad.database import Database
-    from edgerad.settings import Settings, ShipSettings
+    from edgerad.sections import ShipSettings
+    from edgerad.settings import Settings
 
 Batch = dict[str, "npt.NDArray[np.object_]"]
 

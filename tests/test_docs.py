@@ -10,7 +10,7 @@ from edgerad.cli import app
 from edgerad.database import Database
 from edgerad.events import AssessedEvent
 from edgerad.metrics import DatabaseCollector
-from edgerad.settings import KafkaSettings
+from edgerad.sections import KafkaSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -20,7 +20,8 @@ from train.promote import Decision
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from edgerad.settings import Settings, TrainSettings
+    from edgerad.sections import TrainSettings
+    from edgerad.settings import Settings
     from edgerad.store import ObjectStore
     from train.fit import EpochReport
 

@@ -42,7 +42,7 @@ def demo(
     interactive = sys.stderr.isatty() and sys.stdout.isatty() and not once
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        from edgerad.settings import TelemetrySettings
+        from edgerad.sections import TelemetrySettings
 
         configure_logging(TelemetrySettings(log_level="ERROR", log_format="console"))
         # What Ray prints on its own must not stand in the summary's way.

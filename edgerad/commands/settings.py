@@ -8,7 +8,8 @@ from typing import Annotated, Any, get_origin
 import typer
 from pydantic import BaseModel, SecretStr
 
-from edgerad.settings import Secret, Settings, load_settings
+from edgerad.sections import Secret
+from edgerad.settings import Settings, load_settings
 
 
 def show(

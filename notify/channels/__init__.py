@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgerad.settings import NotifySettings
+from edgerad.sections import NotifySettings
 from notify.channels import webhook
 from notify.channels.channel import Channel, ChannelError, Unreachable
 

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from edgerad.settings import NotifySettings, SettingsError
+from edgerad.sections import NotifySettings
+from edgerad.settings import SettingsError
 from notify.alerts import Notice
 from notify.channels.channel import ChannelError, Unreachable
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from edgerad.s3server import S3Server
-from edgerad.settings import Secret, SettingsError, StoreSettings
+from edgerad.sections import Secret, StoreSettings
+from edgerad.settings import SettingsError
 from edgerad.store import (
     ObjectGone,
     ObjectStore,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edgerad.settings import TelemetrySettings
+from edgerad.sections import TelemetrySettings
 from edgerad.telemetry import configure_logging, get_logger
 
 

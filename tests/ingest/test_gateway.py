@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from edgerad import ids
 from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.s3server import S3Server
-from edgerad.settings import GatewaySettings
+from edgerad.sections import GatewaySettings
 from edgerad.store import ObjectStore, StoreConfig
 from ingest.gateway import Doors, NotDurable, create_app
 

@@ -19,7 +19,7 @@ from edgerad.database import Database
 from edgerad.ledger import ShipPolicy
 from edgerad.records import Assessment, DeadLetter, Image, Outbox, now
 from edgerad.scoring import Outcome, Refused, Scored, ScoreRequest
-from edgerad.settings import IngestSettings
+from edgerad.sections import IngestSettings
 from edgerad.store import Head, ObjectGone, StoreUnavailable
 from ingest.books import Books
 from ingest.loop import IngestLoop

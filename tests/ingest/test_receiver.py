@@ -16,7 +16,7 @@ from pynetdicom.sop_class import CTImageStorage, Verification
 from deploy.orthanc import Orthanc
 from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.s3server import S3Server
-from edgerad.settings import ReceiverSettings
+from edgerad.sections import ReceiverSettings
 from edgerad.store import ObjectStore, StoreConfig, StoreUnavailable
 from ingest.receiver import Receiver, may_connect, object_key
 

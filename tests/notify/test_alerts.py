@@ -13,7 +13,7 @@ from edgerad.database import Database
 from edgerad.ledger import NewImage, ShipPolicy
 from edgerad.records import Alert, AlertEvent
 from edgerad.scoring import Scored
-from edgerad.settings import NotifySettings
+from edgerad.sections import NotifySettings
 from notify import alerts
 from notify.alerts import Notice
 from notify.channels import ChannelError, Unreachable

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from edgerad import bus, ledger
 from edgerad.database import Database
 from edgerad.records import Outbox
-from edgerad.settings import KafkaSettings
+from edgerad.sections import KafkaSettings
 from notify import outbox
 
 

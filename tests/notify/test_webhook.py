@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
-from edgerad.settings import NotifySettings, Secret, SettingsError
+from edgerad.sections import NotifySettings, Secret
+from edgerad.settings import SettingsError
 from notify.alerts import Notice
 from notify.channels import ChannelError, Unreachable, configured
 from notify.channels.webhook import headers

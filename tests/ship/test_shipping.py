@@ -20,7 +20,8 @@ from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.records import DeidRecord, Shipment, now
 from edgerad.s3server import S3Server
 from edgerad.scoring import Scored
-from edgerad.settings import ShipSettings, load_settings
+from edgerad.sections import ShipSettings
+from edgerad.settings import load_settings
 from edgerad.store import ObjectStore, StoreConfig, StoreUnavailable
 from ship import forward, pipeline
 from ship.deidentify import Options
