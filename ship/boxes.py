@@ -22,6 +22,11 @@ class Box:
         return min(self.x1 - self.x0, self.y1 - self.y0)
 
     @property
+    def area(self) -> int:
+        """Width times height, in pixels."""
+        return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+    @property
     def slices(self) -> tuple[slice, slice]:
         """The index of this rectangle in an array of rows and columns."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
@@ -45,6 +50,14 @@ class Box:
     def around(self, other: Self) -> Box:
         """The smallest rectangle that holds both."""
         return Box(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
+
+    def iou(self, other: Self) -> float:
+        """Intersection over union, 0..1."""
+        width, height = min(self.x1, other.x1) - max(self.x0, other.x0), min(self.y1, other.y1) - max(self.y0, other.y0)
+        if width <= 0 or height <= 0:
+            return 0.0
+        inner = width * height
+        return inner / (self.area + other.area - inner)
 
     def as_list(self) -> list[int]:
         """The four numbers x0, y0, x1, y1, for JSON."""

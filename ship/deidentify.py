@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -19,19 +19,14 @@ from pydicom.uid import (
 )
 
 from edgerad import __version__
-from ship import headers, text
+from ship import headers, redaction
 from ship import pixels as px
-from ship.boxes import Box, neighbourhoods
+from ship.boxes import Box
 from ship.identity import Identity, identity_of
 from ship.keys import SiteKey
 from ship.verify import NotClean, verify_dicom, verify_png
 
 DICOM, PNG = "application/dicom", "image/png"
-_ROUNDS = 3
-_REACH = 64
-"""Pixels around a filled box in which the detector's answer can differ from its first one."""
-_READABLE = 0.3
-"""A reading with less confidence is noise, even where it resembles a value."""
 
 
 class Reason(StrEnum):
@@ -49,6 +44,14 @@ class Reason(StrEnum):
     BURNED_IN_NOT_FOUND = "burned-in-text-not-found"
     NOT_VERIFIED = "not-verified"
     INTERNAL = "internal-error"
+
+
+_DOUBTS: dict[redaction.Doubt, Reason] = {
+    "engine-failed": Reason.TEXT_ENGINE,
+    "too-much-text": Reason.TOO_MUCH_TEXT,
+    "engines-disagree": Reason.ENGINES_DISAGREE,
+    "still-read": Reason.NOT_VERIFIED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Quarantined:
 
 
 class _Stop(Exception):
-    def __init__(self, reason: Reason, detail: str, boxes: Sequence[Box] = ()) -> None:
+    def __init__(self, reason: Reason, detail: str, boxes: Iterable[Box] = ()) -> None:
         super().__init__(reason)
         self.reason, self.detail, self.boxes = reason, detail, tuple(boxes)
 
@@ -210,69 +213,15 @@ def _written(dataset: Dataset) -> bytes:
 
 def _redact_text(
     pixels: px.Pixels, identity: Identity, options: Options, record: dict[str, Any], *, inverted: bool
-) -> tuple[px.Pixels, list[Box]]:
+) -> tuple[px.Pixels, tuple[Box, ...]]:
     try:
-        return _text_gone(pixels, identity, options, record, inverted)
-    except _Stop:
-        raise
-    except Exception as error:  # noqa: BLE001 - an engine that failed has found nothing, which proves nothing
+        record["text_engines"] = redaction.versions(options.threads)
+        done = redaction.redact_text(
+            pixels, identity, max_share=options.max_redacted, inverted=inverted, threads=options.threads
+        )
+    except redaction.Doubtful as doubt:
+        raise _Stop(_DOUBTS[doubt.why], doubt.detail, doubt.boxes) from None
+    except Exception as error:  # noqa: BLE001 - engines that cannot be loaded find nothing
         raise _Stop(Reason.TEXT_ENGINE, f"{type(error).__name__} was raised") from None
-
-
-def _text_gone(
-    pixels: px.Pixels, identity: Identity, options: Options, record: dict[str, Any], inverted: bool
-) -> tuple[px.Pixels, list[Box]]:
-    """Find text, fill it, read again on another view, until nothing is read that would have to be filled."""
-    shape = (pixels.shape[0], pixels.shape[1])
-    v6, v4 = text.engines(options.threads)
-    record["text_engines"] = [v6.version, v4.version]
-    plain = text.plain_view(pixels)
-    lines = text.read_lines(plain, v6) + text.read_lines(plain, v4) + text.read_lines(text.flat_view(pixels), v6)
-    chosen = text.to_redact(lines, shape, is_known=identity.resembles)
-    boxes: list[Box] = _boxes(chosen, shape)
-    if _disagree(chosen, lines, identity):
-        raise _Stop(Reason.ENGINES_DISAGREE, "the engines read a value of the patient differently", boxes)
-    for round_ in range(1, _ROUNDS + 1):
-        boxes = sorted({*boxes, *_boxes(chosen, shape)})
-        share = float(px.mask(pixels, boxes).mean())
-        record |= {"boxes": [box.as_list() for box in boxes], "redacted_share": round(share, 6), "rounds": round_}
-        if share > options.max_redacted:
-            raise _Stop(Reason.TOO_MUCH_TEXT, f"text covers more than {options.max_redacted:.0%} of the image", boxes)
-        redacted, record["fill"] = px.redact(pixels, boxes, inverted=inverted)
-        remaining = text.read_lines(text.flat_view(redacted), v4)
-        again = text.plain_view(redacted)
-        for region in neighbourhoods(boxes, _REACH):
-            remaining += text.read_lines(again, v6, region=region.clipped(*shape))
-        chosen = text.to_redact(remaining, shape, is_known=identity.resembles)
-        if chosen:
-            continue
-        if any(line.score >= _READABLE and identity.resembles(line.text) for line in remaining):
-            raise _Stop(Reason.NOT_VERIFIED, "one of the patient's values can still be read", boxes)
-        return redacted, boxes
-    raise _Stop(Reason.NOT_VERIFIED, f"text is still read after {_ROUNDS} rounds", boxes)
-
-
-def _boxes(lines: Iterable[text.Line], shape: tuple[int, int]) -> list[Box]:
-    return [line.box.grown(text.PADDING).clipped(*shape) for line in lines]
-
-
-def _disagree(chosen: Sequence[text.Line], lines: Sequence[text.Line], identity: Identity) -> bool:
-    """Whether at one place one engine surely reads a value of the patient and another surely reads something else."""
-    for line in chosen:
-        if line.score < text.MIN_SCORE or not identity.resembles(line.text):
-            continue
-        for other in lines:
-            same_place = other.engine != line.engine and _share(line.box, other.box) > 0.7
-            sure = other.score >= text.MIN_SCORE and text.alphanumerics(other.text) >= text.MIN_ALPHANUMERICS
-            if same_place and sure and not identity.resembles(other.text):
-                return True
-    return False
-
-
-def _share(a: Box, b: Box) -> float:
-    """Intersection over union."""
-    width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-    if width <= 0 or height <= 0:
-        return 0.0
-    inner = width * height
-    return inner / ((a.x1 - a.x0) * (a.y1 - a.y0) + (b.x1 - b.x0) * (b.y1 - b.y0) - inner)
+    record |= done.as_record()
+    return done.pixels, done.boxes
