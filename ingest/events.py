@@ -160,9 +160,9 @@ def _read(entry: Any, parsed: ParsedEvents) -> None:
         raise PoisonedRecord("unknown-event-source")
     if not str(entry.get("eventVersion", "2.0")).startswith("2."):
         raise PoisonedRecord("unknown-event-version")
-    name = str(entry.get("eventName", "")).removeprefix("s3:")
+    name = _text(entry.get("eventName")).removeprefix("s3:")
     if name not in CREATED and not name.startswith(REMOVED):
-        parsed.ignored.append("other-event" if name else "no-event-name")
+        parsed.ignored.append("other-event")
         return
     try:
         bucket, described = entry["s3"]["bucket"]["name"], entry["s3"]["object"]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Produce = Callable[[Sequence[tuple[str, bytes]]], None]
 """Make (key, value) records durable in Kafka, all of them, or raise NotDurable."""
+UNNAMED = "unnamed"
+"""Kafka key of what names no object: a store's test event, a poisoned entry."""
 
 
 class NotDurable(Exception):
@@ -130,7 +132,7 @@ def _out_of_sns(body: bytes, topics: Sequence[str]) -> bytes | None:
     """
     try:
         content = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON") from None
     if not isinstance(content, dict):
         raise HTTPException(400, "the body is no S3 event")
@@ -140,13 +142,14 @@ def _out_of_sns(body: bytes, topics: Sequence[str]) -> bytes | None:
         raise HTTPException(403, "this SNS topic is not in gateway.sns_topics")
     if content["Type"] != "Notification":
         return None
-    return str(content.get("Message", "")).encode()
+    return str(content.get("Message", "")).encode(errors="replace")
 
 
 def split(body: bytes) -> list[tuple[str, bytes]]:
     """Return (Kafka key, value) of each S3 record of a message, so that each study keeps to its partition.
 
-    Raises 400 for what is no S3 event.
+    Raises 400 for what is no S3 event. An entry that names no object goes with the others, to be a dead letter: a
+    refusal would have the store send the whole message again for ever.
     """
     try:
         parse(body)
@@ -154,17 +157,23 @@ def split(body: bytes) -> list[tuple[str, bytes]]:
     except (PoisonedRecord, ValueError) as error:
         raise HTTPException(400, f"no S3 event: {error}") from None
     records = content.get("Records") or []
+    studies = [_study(record) for record in records]
+    if records and not any(studies):
+        raise HTTPException(400, "no S3 event: no record names an object")
     if len(records) <= 1:
-        return [(_study(records[0]) if records else "test", body)]
+        return [(studies[0] or UNNAMED if studies else UNNAMED, body)]
     rest = {name: value for name, value in content.items() if name not in {"Records", "Key"}}
-    return [(_study(record), json.dumps({**rest, "Records": [record]}).encode()) for record in records]
+    return [
+        (study or UNNAMED, json.dumps({**rest, "Records": [record]}).encode())
+        for study, record in zip(studies, records, strict=True)
+    ]
 
 
-def _study(record: dict[str, Any]) -> str:
+def _study(record: Any) -> str | None:
     try:
         return ids.study_key(str(record["s3"]["object"]["key"]))
-    except (KeyError, TypeError):
-        raise HTTPException(400, "no S3 event: a record names no object") from None
+    except (KeyError, TypeError, UnicodeEncodeError):
+        return None
 
 
 class GatewayActor:

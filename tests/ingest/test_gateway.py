@@ -16,7 +16,7 @@ from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.s3server import S3Server
 from edgerad.sections import GatewaySettings
 from edgerad.store import ObjectStore, StoreConfig
-from ingest.gateway import Doors, NotDurable, create_app
+from ingest.gateway import UNNAMED, Doors, NotDurable, create_app
 
 TOKEN = {"Authorization": "Bearer sesame"}
 SAMPLE = (Path(__file__).parent / "samples" / "ceph_put.json").read_bytes()
@@ -41,16 +41,22 @@ def kafka() -> Kafka:
     return Kafka()
 
 
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A bucket of an embedded store."""
+    with S3Server(tmp_path_factory.mktemp("s3"), "ak", "sk") as server:
+        store = ObjectStore(StoreConfig(server.endpoint_url, "xray", "ak", "sk", max_attempts=1))
+        store.ensure_bucket()
+        yield store
+
+
 @pytest.fixture
-def doors(tmp_path: Path, kafka: Kafka) -> Iterator[Doors]:
-    """Doors over an embedded store."""
-    server = S3Server(tmp_path / "s3", "ak", "sk")
-    server.start()
-    store = ObjectStore(StoreConfig(server.endpoint_url, "xray", "ak", "sk", max_attempts=1))
-    store.ensure_bucket()
+def doors(bucket: ObjectStore, kafka: Kafka) -> Doors:
+    """Doors over an empty bucket."""
+    for item in list(bucket.list()):
+        bucket.delete(item.key)
     settings = GatewaySettings(sns_topics=("arn:aws:sns:x:1:t",), max_event_bytes=10_000)
-    yield Doors(settings, "sesame", store, lambda: b"edgerad_images 1\n", kafka.produce)
-    server.stop()
+    return Doors(settings, "sesame", bucket, lambda: b"edgerad_images 1\n", kafka.produce)
 
 
 @pytest.fixture
@@ -90,7 +96,20 @@ def test_several_records_keep_each_study_on_its_partition(client: TestClient, ka
     assert all(len(json.loads(value)["Records"]) == 1 for _, value in kafka.records)
 
 
-@pytest.mark.parametrize("body", [b"", b"not JSON", b"[]", b'{"hello": 1}', b'{"Records": [{"s3": {}}]}'])
+def test_an_entry_without_sense_does_not_hold_up_the_others(client: TestClient, kafka: Kafka) -> None:
+    entry = json.loads(SAMPLE)["Records"][0]
+    named = ids.study_key(entry["s3"]["object"]["key"])
+    strange = {"s3": {"object": {"key": "\ud800"}}}
+    body = json.dumps({"Records": [entry, strange, "nothing"]})
+    assert client.post("/s3-events", content=body, headers=TOKEN).status_code == 204
+    assert [key for key, _ in kafka.records] == [named, UNNAMED, UNNAMED]
+    assert [json.loads(value)["Records"] for _, value in kafka.records] == [[entry], [strange], ["nothing"]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"not JSON", b"[]", b'{"hello": 1}', b'{"Records": [{"s3": {}}]}', b'{"Records": [null]}', b"[" * 9000],
+)
 def test_what_is_no_event_is_refused(client: TestClient, kafka: Kafka, body: bytes) -> None:
     assert client.post("/s3-events", content=body, headers=TOKEN).status_code == 400
     assert kafka.records == []

@@ -21,15 +21,21 @@ from edgerad.store import ObjectStore, StoreConfig, StoreUnavailable
 from ingest.receiver import Receiver, may_connect, object_key
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ObjectStore]:
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     """A bucket of an embedded store."""
-    server = S3Server(tmp_path / "s3", "ak", "sk")
-    server.start()
-    store = ObjectStore(StoreConfig(server.endpoint_url, "xray", "ak", "sk", max_attempts=1))
-    store.ensure_bucket()
-    yield store
-    server.stop()
+    with S3Server(tmp_path_factory.mktemp("s3"), "ak", "sk") as server:
+        store = ObjectStore(StoreConfig(server.endpoint_url, "xray", "ak", "sk", max_attempts=1))
+        store.ensure_bucket()
+        yield store
+
+
+@pytest.fixture
+def store(bucket: ObjectStore) -> ObjectStore:
+    """The bucket, empty."""
+    for item in list(bucket.list()):
+        bucket.delete(item.key)
+    return bucket
 
 
 @pytest.fixture
