@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from serve.preprocess import GRID, Plane
+from serve.preprocess import AREA_TYPES, GRID, Plane
 from serve.reasons import Unreadable
 from serve.screen import check_pixels, chroma
 
@@ -91,13 +91,17 @@ def reduce_pixels(pixels: Plane, reduce_to: int | None) -> Plane:
         return pixels
     rows, columns = (length // factor for length in pixels.shape[:2])
     whole = pixels[: rows * factor, : columns * factor]
-    return cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    if whole.dtype in AREA_TYPES:
+        return cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    # Through float64, which holds what 32 bits hold; the tables that follow are indexed by whole numbers.
+    means = cv2.resize(whole.astype(np.float64), (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.rint(means).astype(pixels.dtype)
 
 
 def _decode_jpeg(data: bytes, limits: Limits) -> tuple[DecodedImage, float]:
     try:
         rows, columns, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError as error:
+    except Exception as error:  # noqa: BLE001 - simplejpeg raises KeyError for some damage
         raise Unreadable(_jpeg_reason(data, error), "the JPEG header does not decode") from None
     check_size(rows, columns, limits)
     if colorspace not in {"Gray", "YCbCr", "RGB"}:
@@ -110,12 +114,14 @@ def _decode_jpeg(data: bytes, limits: Limits) -> tuple[DecodedImage, float]:
         if colorspace != "Gray":
             small = simplejpeg.decode_jpeg(data, "RGB", min_height=1, min_width=1, min_factor=8)
             colour = chroma(small)
-    except ValueError as error:
+    except MemoryError:
+        raise Unreadable("too-large", "not enough memory to decode the JPEG") from None
+    except Exception as error:  # noqa: BLE001 - as above
         raise Unreadable(_jpeg_reason(data, error), "the JPEG data do not decode") from None
     return DecodedImage(grey[:, :, 0], "jpeg", rows, columns), colour
 
 
-def _jpeg_reason(data: bytes, error: ValueError) -> str:
+def _jpeg_reason(data: bytes, error: Exception) -> str:
     text = str(error)
     if "Unsupported" in text or "not supported" in text:
         return "unsupported"
@@ -126,7 +132,10 @@ def _jpeg_reason(data: bytes, error: ValueError) -> str:
 def _decode_png(data: bytes, limits: Limits) -> tuple[DecodedImage, float]:
     columns, rows = _check_png(data)
     check_size(rows, columns, limits)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise Unreadable("corrupt", "the PNG data do not decode")
     colour = 0.0

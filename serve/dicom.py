@@ -52,6 +52,14 @@ SECONDARY_CAPTURE = frozenset(
 )
 RADIOGRAPHIC_MODALITIES = frozenset({"", "CR", "DX", "RG"})
 CAPTURED_MODALITIES = RADIOGRAPHIC_MODALITIES | {"OT", "SC"}
+MODALITIES = RADIOGRAPHIC_MODALITIES | {
+    "ASMT", "AU", "BI", "BMD", "CT", "CTPROTOCOL", "DG", "DMS", "DOC", "ECG", "EPS", "ES", "FID", "GM", "HC", "HD",
+    "IO", "IOL", "IVOCT", "IVUS", "KER", "KO", "LEN", "LS", "M3D", "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT",
+    "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PA", "PLAN", "POS", "PR", "PT", "PX", "REG", "RESP", "RF", "RTDOSE",
+    "RTIMAGE", "RTINTENT", "RTPLAN", "RTRAD", "RTRECORD", "RTSEGANN", "RTSTRUCT", "RWV", "SC", "SEG", "SM", "SMR", "SR",
+    "SRF", "STAIN", "TEXTUREMAP", "TG", "US", "VA", "XA", "XAPROTOCOL", "XC",
+}  # fmt: skip
+"""Defined terms of Modality (0008,0060), PS3.3 C.7.3.1.1.1."""
 OTHER_PROJECTIONS = frozenset({"MG", "PX", "IO"})
 CHEST = ("CHEST", "THORAX", "LUNG", "RIB", "STERN", "CLAVICLE", "HEART", "TSPINE", "WHOLEBODY")
 NOT_CHEST = (
@@ -65,6 +73,7 @@ NOT_FRONTAL = frozenset({"LL", "RL", "LAT", "LATERAL", "RLO", "LLO", "OBLIQUE"})
 MIN_WINDOW_SHARE = (
     0.5  # a VOI window that would clip more of the pixels than this shows something else than a whole chest
 )
+RLE_HEADER = 64
 JPEG_FAMILY = frozenset(uid.JPEGTransferSyntaxes) | frozenset(uid.JPEGLSTransferSyntaxes)
 JPEG_2000_FAMILY = frozenset(uid.JPEG2000TransferSyntaxes) | frozenset(
     {uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL}
@@ -72,23 +81,28 @@ JPEG_2000_FAMILY = frozenset(uid.JPEG2000TransferSyntaxes) | frozenset(
 
 
 def decode_dicom(data: bytes, limits: Limits) -> tuple[DecodedImage, float]:
-    """Decode a DICOM file to grey pixels and its measured colour; raises Unreadable."""
+    """Decode a DICOM file to grey pixels and its measured colour; raises Unreadable and nothing else."""
     _silence_pydicom()
-    dataset = read_dataset(data, limits)
-    check_kind(dataset)
-    rows, columns = _checked_shape(dataset, limits)
     try:
-        stored = _stored_pixels(dataset)
+        return _decode(read_dataset(data, limits), limits)
     except Unreadable:
         raise
     except MemoryError:
         raise Unreadable("too-large", "not enough memory to decode the pixels") from None
-    except Exception as error:  # noqa: BLE001 - decoders raise what they like, and their texts may quote the header
-        raise _undecodable(dataset, error) from None
+    except Exception as error:  # noqa: BLE001 - parser and codecs raise what they like; their texts may quote the header
+        raise Unreadable("corrupt", f"header and pixels do not fit together ({type(error).__name__})") from None
+
+
+def _decode(dataset: Dataset, limits: Limits) -> tuple[DecodedImage, float]:
+    check_kind(dataset)
+    rows, columns = _checked_shape(dataset, limits)
+    stored = _stored_pixels(dataset)
     if stored.shape[:2] != (rows, columns):
         raise Unreadable("corrupt", f"the pixels are {stored.shape[:2]}, the header says {(rows, columns)}")
     colour = 0.0
     if stored.ndim == 3:
+        if stored.dtype not in (np.uint8, np.uint16):
+            raise Unreadable("unsupported", f"colour of {stored.dtype.itemsize * 8} bits a sample")
         rgb = np.ascontiguousarray(stored)
         colour = chroma(rgb)
         grey: Plane = reduce_pixels(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), limits.reduce_to)
@@ -122,12 +136,11 @@ def check_kind(dataset: Dataset) -> None:
         raise Unreadable("not-chest", f"modality {modality}")
     known = RADIOGRAPHY | SECONDARY_CAPTURE
     if sop_class and sop_class not in known:
-        raise Unreadable("not-a-radiograph", f"SOP class {uid.UID(sop_class).name}"[:80])
+        raise Unreadable("not-a-radiograph", f"SOP class {_uid_name(sop_class)}")
     allowed = RADIOGRAPHIC_MODALITIES if sop_class in RADIOGRAPHY else CAPTURED_MODALITIES
     if modality not in allowed:
-        # A modality outside the standard's short codes could hold anything, so it is not repeated.
-        shown = modality if re.fullmatch(r"[A-Z]{2,5}", modality) else "unknown"
-        raise Unreadable("not-a-radiograph", f"modality {shown}")
+        # What is none of the standard's codes could be anything, a name too, so it is not repeated.
+        raise Unreadable("not-a-radiograph", f"modality {modality if modality in MODALITIES else 'unknown'}")
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         raise Unreadable("multi-frame", f"{int(dataset.NumberOfFrames)} frames")
     part = re.sub(r"[^A-Z]", "", _text(dataset, "BodyPartExamined").upper())
@@ -207,9 +220,11 @@ def _checked_shape(dataset: Dataset, limits: Limits) -> tuple[int, int]:
     check_size(rows, columns, limits)
     if "PixelData" not in dataset:
         raise Unreadable("no-pixels", "no PixelData (7FE0,0010): an object without image, or cut off before it")
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if "file_meta" in dir(dataset) else None
+    syntax = _syntax(dataset)
     if syntax is None or not syntax.is_compressed or syntax == uid.DeflatedExplicitVRLittleEndian:
         bits = rows * columns * int(dataset.get("SamplesPerPixel", 1)) * int(dataset.get("BitsAllocated", 8))
+        if _text(dataset, "PhotometricInterpretation") == "YBR_FULL_422":  # two pixels share their chroma
+            bits = bits * 2 // 3
         if len(dataset.PixelData) * 8 < bits:
             raise Unreadable("truncated", f"{len(dataset.PixelData)} bytes of pixels, {bits // 8} expected")
         return rows, columns
@@ -217,6 +232,10 @@ def _checked_shape(dataset: Dataset, limits: Limits) -> tuple[int, int]:
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     except (ValueError, EOFError, struct.error):
         raise Unreadable("truncated", "the encapsulated pixel data end too early") from None
+    if syntax == uid.RLELossless:
+        whole = rows * columns * int(dataset.get("SamplesPerPixel", 1)) * int(dataset.get("BitsAllocated", 8)) // 8
+        if len(frame) > RLE_HEADER + 2 * whole:  # PS3.5 G.3.1: at worst 129 bytes for 128
+            raise Unreadable("corrupt", f"{len(frame)} bytes of run lengths for {whole} bytes of pixels")
     if syntax in JPEG_FAMILY or syntax in JPEG_2000_FAMILY:
         try:
             declared = codestream_shape(frame)
@@ -231,16 +250,16 @@ def _checked_shape(dataset: Dataset, limits: Limits) -> tuple[int, int]:
 
 def _stored_pixels(dataset: Dataset) -> Plane:
     """Decode to stored values [rows, columns], or RGB [rows, columns, 3]."""
-    if "file_meta" not in dir(dataset) or "TransferSyntaxUID" not in dataset.file_meta:
-        # PS3.5 chapter 10: without a declared syntax the default is Implicit VR Little Endian, as the parser assumed.
-        decoder = get_decoder(uid.ImplicitVRLittleEndian)
-    else:
-        try:
-            decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
-        except NotImplementedError:
-            name = uid.UID(dataset.file_meta.TransferSyntaxUID).name[:60]
-            raise Unreadable("unsupported", f"no decoder for transfer syntax {name}") from None
-    array, properties = decoder.as_array(dataset, index=0, raw=False)
+    # PS3.5 chapter 10: without a declared syntax the default is Implicit VR Little Endian, as the parser assumed.
+    syntax = _syntax(dataset) or uid.ImplicitVRLittleEndian
+    try:
+        array, properties = get_decoder(syntax).as_array(dataset, index=0, raw=False)
+    except NotImplementedError:
+        raise Unreadable("unsupported", f"no decoder for transfer syntax {_uid_name(syntax)}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        raise Unreadable("corrupt", f"the pixel data do not decode ({type(error).__name__})") from None
     photometric = str(properties["photometric_interpretation"])
     if photometric == "PALETTE COLOR":
         return np.asarray(apply_color_lut(array, dataset))
@@ -299,7 +318,7 @@ def _apply_voi(dataset: Dataset, values: Plane) -> npt.NDArray[np.float64]:
     if "VOILUTSequence" not in dataset and "WindowCenter" not in dataset:
         return plain
     try:
-        shown = np.asarray(apply_voi_lut(_voi_input(dataset, values), dataset, index=0), np.float64)
+        shown = _table(dataset, values) if "VOILUTSequence" in dataset else _window(dataset, plain)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, NotImplementedError):
         return plain
     low, high = shown.min(), shown.max()
@@ -308,11 +327,20 @@ def _apply_voi(dataset: Dataset, values: Plane) -> npt.NDArray[np.float64]:
     return shown if inside >= MIN_WINDOW_SHARE * original else plain
 
 
-def _voi_input(dataset: Dataset, values: Plane) -> Plane:
-    """A VOI LUT is indexed by whole numbers; a window takes what the modality LUT gave."""
-    if "VOILUTSequence" in dataset:
-        return np.rint(values).astype(np.int32)
-    return values
+def _table(dataset: Dataset, values: Plane) -> npt.NDArray[np.float64]:
+    """A VOI LUT is indexed by whole numbers; a modality LUT may have given others."""
+    return np.asarray(apply_voi_lut(np.rint(values).astype(np.int32), dataset, index=0), np.float64)
+
+
+def _window(dataset: Dataset, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Apply the first window, to 0..1 (PS3.3 C.11.2.1.2, C.11.2.1.3); pydicom's turns a negative slope around."""
+    center, width = (float(np.ravel([dataset[keyword].value])[0]) for keyword in ("WindowCenter", "WindowWidth"))
+    function = _text(dataset, "VOILUTFunction").upper() or "LINEAR"
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+    if function == "LINEAR":
+        center, width = center - 0.5, max(width - 1, 1e-9)
+    return np.clip((values - center) / width + 0.5, 0, 1)
 
 
 def _to_uint16(values: Plane) -> npt.NDArray[np.uint16]:
@@ -325,11 +353,16 @@ def _to_uint16(values: Plane) -> npt.NDArray[np.uint16]:
     return np.rint((plain - low) * (65535 / (high - low))).astype(np.uint16)
 
 
-def _undecodable(dataset: Dataset, error: Exception) -> Unreadable:
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID", "")) if "file_meta" in dir(dataset) else ""
-    if isinstance(error, NotImplementedError):
-        return Unreadable("unsupported", f"no decoder for transfer syntax {uid.UID(syntax).name[:60]}")
-    return Unreadable("corrupt", f"the pixel data do not decode ({type(error).__name__})")
+def _syntax(dataset: Dataset) -> uid.UID | None:
+    meta = getattr(dataset, "file_meta", None)
+    value = meta.get("TransferSyntaxUID") if meta is not None else None
+    return uid.UID(value) if value else None
+
+
+def _uid_name(value: str) -> str:
+    """Return a standard UID's name; another could hold anything, so it is not repeated."""
+    name = uid.UID(value).name
+    return "unknown" if name == value else name
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

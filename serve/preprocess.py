@@ -19,6 +19,9 @@ INPUT_SIZE = 160
 LOW_PERCENTILE = 0.5
 HIGH_PERCENTILE = 99.5
 
+AREA_TYPES = (np.uint8, np.uint16, np.int16, np.float32, np.float64)
+"""Types that OpenCV averages areas of; it raises for the others."""
+
 Plane = npt.NDArray[np.integer[Any] | np.floating[Any]]
 Input = npt.NDArray[np.uint8]
 
@@ -40,7 +43,8 @@ def to_grid(pixels: Plane) -> npt.NDArray[np.float32]:
     if min(pixels.shape) < GRID:  # OpenCV's area kernel degenerates to nearest neighbour when it enlarges
         enlarged = cv2.resize(pixels.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_LINEAR)
         return enlarged.astype(np.float32, copy=False)
-    return cv2.resize(pixels, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
+    known = pixels if pixels.dtype in AREA_TYPES else pixels.astype(np.float64)
+    return cv2.resize(known, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def to_input(grid: npt.NDArray[np.float32], input_size: int = INPUT_SIZE, *, kernel: int = cv2.INTER_AREA) -> Input:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Batch = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Logits = npt.NDArray[np.float32]
+FEATURES_LAYER, LOGIT_LAYER = "head_relu", "logit"
+"""Names of the last feature layer and of the dense layer after the mean, which every architecture keeps."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,21 @@ def load_keras(bundle: Bundle) -> keras.Model:
     except (ValueError, TypeError) as error:
         raise BundleError(f"bundle {bundle.digest[:12]}: Keras cannot load the model ({error})") from None
     return model
+
+
+def with_map(model: keras.Model) -> keras.Model:
+    """Return the model with a second output, its class activation map [n, rows, columns]: the logit of every cell.
+
+    The network ends in a mean over cells and one dense layer, so that the same layer applied to every cell gives values
+    whose mean over the cells is the logit (B. Zhou et al., CVPR 2016): no second pass and no weight of its own.
+    Weights are shared with `model`. ValueError if the network does not end so.
+    """
+    import keras
+
+    features, logit = model.get_layer(FEATURES_LAYER).output, model.get_layer(LOGIT_LAYER)
+    rows, columns = (int(side) for side in features.shape[1:3])
+    cells = keras.layers.Reshape((rows, columns), name="map")(logit(features))
+    return keras.Model(model.inputs, [model.outputs[0], cells], name=model.name)
 
 
 def _check_batch(batch: Batch, size: int) -> None:
