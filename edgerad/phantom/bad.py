@@ -91,6 +91,9 @@ def ct_slice(seed: int = 0) -> bytes:
             delattr(source, keyword)
     source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
     source.Modality = "CT"
+    source.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    source.PatientPosition, source.AcquisitionNumber = "HFS", 1
+    source.FrameOfReferenceUID, source.PositionReferenceIndicator = source.SeriesInstanceUID + ".1", ""
     source.Rows = source.Columns = side
     source.PhotometricInterpretation = "MONOCHROME2"
     source.BitsStored, source.HighBit, source.PixelRepresentation = 16, 15, 1

@@ -188,4 +188,5 @@ def _add_private(dataset: Dataset, person: Patient, visit: Visit) -> None:
     block.add_new(0x03, "PN", person.roman.replace(" ", "^"))
     block.add_new(0x04, "LO", f"{person.patient_id}/{visit.accession}")
     block = dataset.private_block(0x0029, "EDGERAD PHANTOM PROC", create=True)
-    block.add_new(0x10, "UN", f"PAT={person.roman:<40};DOB={person.birth_date:%Y%m%d}".encode())
+    # Of even length, as every value must be (PS3.5 7.1.1); nobody pads an UN.
+    block.add_new(0x10, "UN", f"PAT={person.roman:<41};DOB={person.birth_date:%Y%m%d}".encode())

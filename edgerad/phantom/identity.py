@@ -31,6 +31,7 @@ _FOREIGN: tuple[tuple[str, str, str, str], ...] = (
     ("Nguyễn^Thị Hoa", "Nguyen^Thi Hoa", "F", "ISO_IR 192"),
     ("الخطيب^ليلى", "Al-Khatib^Layla", "F", "ISO_IR 192"),
 )
+_LAST_YEAR = datetime(2024, 12, 31)  # noqa: DTZ001 - adults come in this year, older than 24
 _HOSPITALS = ("Northfield Children's Hospital", "St. Alban General", "Riverside Clinic", "Harbour District Hospital")
 _DOCTORS = ("Ellery^Judith^^Dr", "Quist^Anders^^Dr", "Balogun^Femi^^Dr", "Tanaka^Yui^^Dr", "Reinholt^Karl^^Dr")
 _OPERATORS = ("Sato^M", "Green^Pat", "Dubois^L", "Ortiz^R")
@@ -73,7 +74,7 @@ def identity(spec: PhantomSpec) -> tuple[Patient, Visit]:
     rng = np.random.default_rng((spec.patient, spec.study, 0x5747))
     image = np.random.default_rng((spec.patient, spec.study, spec.seed, 0x1A6E))
     born = datetime(person.birth_date.year, person.birth_date.month, person.birth_date.day)  # noqa: DTZ001
-    days = int(rng.integers(20, 6 * 365) if spec.body == "child" else rng.integers(19 * 365, 20 * 365))
+    days = int(rng.integers(20, 6 * 365) if spec.body == "child" else (_LAST_YEAR - born).days - rng.integers(365))
     when = born + timedelta(days=days, seconds=int(rng.integers(6 * 3600, 22 * 3600)))
     site = int(rng.integers(len(_HOSPITALS)))
     visit = Visit(
@@ -109,7 +110,7 @@ def _patient(spec: PhantomSpec) -> Patient:
 def _age(days: int) -> str:
     if days < 31:
         return f"{days:03d}D"
-    return f"{days // 30:03d}M" if days < 730 else f"{days // 365:03d}Y"
+    return f"{days // 30:03d}M" if days < 730 else f"{int(days / 365.25):03d}Y"
 
 
 def _uid(rng: np.random.Generator) -> str:
