@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ def producer(settings: KafkaSettings, **more: Any) -> KafkaProducer:
     from kafka import KafkaProducer
 
     return KafkaProducer(**connection(settings), **({"acks": "all", "enable_idempotence": True} | more))
+
+
+def sender(producer: KafkaProducer, settings: KafkaSettings, timeout: float = 10.0) -> Callable[..., None]:
+    """Return a function that sends (value, key) to `xray.uploaded`: durable when it returns, else a KafkaError."""
+
+    def send(value: bytes, key: bytes | None = None) -> None:
+        producer.send(settings.topic_uploaded, value, key=key).get(timeout)
+
+    return send
 
 
 def consumer(settings: KafkaSettings, *topics: str, **more: Any) -> KafkaConsumer:

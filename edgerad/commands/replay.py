@@ -14,7 +14,7 @@ def replay(
     everything: Annotated[bool, typer.Option("--all", help="All that wait.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line each.")] = False,
 ) -> None:
-    """Replay dead letters; without options list what waits. Exit status 1 when Kafka does not take them."""
+    """Replay dead letters; without options list what waits. Exit status 1 when one that was asked for stays."""
     from kafka.errors import KafkaError
 
     from edgerad import bus
@@ -31,17 +31,25 @@ def replay(
                     "attempts": letter.attempts, "at": letter.created_at.isoformat()}  # fmt: skip
             typer.echo(json.dumps(line) if as_json else f"{line['id']}  {line['reason']:<20} {line['detail']}")
         return
-    requeue = None
+    if identity and (missing := set(identity) - {letter.dead_letter_id for letter in letters}):
+        typer.echo(f"edgerad: no dead letter that waits has the id {', '.join(sorted(missing))}", err=True)
+        raise typer.Exit(1)
+    producer = None
+    done: list[back.Replayed] = []
     try:
-        if settings.kafka.bootstrap_servers:
+        if settings.kafka.bootstrap_servers and letters:
             producer = bus.producer(settings.kafka)
-            requeue = lambda record: producer.send(settings.kafka.topic_uploaded, record.encode()).get(10)  # noqa: E731
-        done = back.replay(database, letters, requeue)
+        for letter in letters:
+            done += back.replay(database, [letter], bus.sender(producer, settings.kafka) if producer else None)
     except KafkaError as error:
-        typer.echo(
-            f"edgerad: Kafka does not take the records ({type(error).__name__}); nothing is lost, try again", err=True
-        )
-        raise typer.Exit(1) from None
+        typer.echo(f"edgerad: Kafka does not take a record ({type(error).__name__}); try again", err=True)
+    finally:
+        if producer is not None:
+            producer.close(timeout=5)
     for item in done:
         line = {"id": item.dead_letter_id, "image_id": item.image_id, "reason": item.reason}
         typer.echo(json.dumps(line) if as_json else f"replayed {item.dead_letter_id} ({item.reason})")
+    if stay := back.waiting(database, identities=[letter.dead_letter_id for letter in letters]) if letters else []:
+        why = "" if settings.kafka.bootstrap_servers else ": a record that came by Kafka needs kafka.bootstrap_servers"
+        typer.echo(f"edgerad: {len(stay)} of {len(letters)} stay dead letters{why}", err=True)
+        raise typer.Exit(1)
