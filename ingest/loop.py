@@ -22,14 +22,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from edgerad import ledger
 from edgerad.ledger import Letter, NewImage
-from edgerad.scoring import Outcome, Refused, Scorer, ScoreRequest
+from edgerad.scoring import Outcome, Refused, Scorer
 from edgerad.sections import IngestSettings
 from edgerad.store import Head, StoreError
 from edgerad.telemetry import get_logger
@@ -38,6 +37,7 @@ from ingest.books import Books, is_outage
 from ingest.outside import Objects, Outside
 from ingest.retry import ScorerBusy, ScorerDown, Sleep
 from ingest.sources import EventSource, Position, SourceRecord
+from ingest.work import Figures, Receipt, Work
 
 READY_BATCHES = 2
 """Batches that wait beside those under way, so that a call begins as soon as another ends."""
@@ -46,44 +46,6 @@ REPORT_BUSY, REPORT_IDLE, LOOK = 1.0, 10.0, 0.5
 """Seconds between reports to the database while there is work and while there is none; and between looks at the lag."""
 GONE = "object-gone"
 """The reason by which a replica says that the object is not there, or no longer with that content."""
-
-
-@dataclass(slots=True, eq=False)
-class Receipt:
-    """A record under way: done when `open` (its images, and the taking in itself) is 0."""
-
-    position: Position
-    body: bytes
-    open: int = 1
-
-
-@dataclass(slots=True, eq=False)
-class Work:
-    """A pending image under way, with the records that announced it."""
-
-    image: NewImage
-    receipts: list[Receipt]
-    attempts: int = 0
-
-    @property
-    def request(self) -> ScoreRequest:
-        """What to ask Serve."""
-        image = self.image
-        return ScoreRequest(image.image_id, image.bucket, image.key, image.version_id, image.etag.strip('"'))
-
-
-@dataclass(slots=True)
-class Figures:
-    """What the loop has done since it started."""
-
-    records: int = 0
-    assessed: int = 0
-    quarantined: int = 0
-    repeated: int = 0
-    dead_letters: int = 0
-    deleted: int = 0
-    retried: int = 0
-    ignored: Counter[str] = field(default_factory=Counter)
 
 
 class IngestLoop:
@@ -130,20 +92,12 @@ class IngestLoop:
 
     def stats(self) -> dict[str, Any]:
         """Return the figures of now."""
-        figures = self.figures
         return {
             "lag": self._source.lag(),
             "inflight": self.held,
             "paused": self._must_pause(),
             "trouble": self.trouble,
-            "records": figures.records,
-            "assessed": figures.assessed,
-            "quarantined": figures.quarantined,
-            "repeated": figures.repeated,
-            "dead_letters": figures.dead_letters,
-            "deleted": figures.deleted,
-            "retried": figures.retried,
-            "ignored": figures.ignored.total(),
+            **self.figures.counts(),
         }
 
     async def run(self) -> None:
@@ -375,11 +329,8 @@ class IngestLoop:
         """Make outcomes durable; only then are their records done."""
         if not final:
             return
-        letters = {
-            outcome.image_id: self._letter(work.receipts[0], work.attempts + 1)
-            for work, outcome in final
-            if isinstance(outcome, Refused)
-        }
+        # For all of them: an outcome that no database takes becomes a refusal.
+        letters = {work.image.image_id: self._letter(work.receipts[0], work.attempts + 1) for work, _ in final}
         recorded = await self._outside.write(self._books.record, [outcome for _, outcome in final], letters)
         self.figures.assessed += recorded.assessed
         self.figures.quarantined += recorded.quarantined

@@ -301,21 +301,26 @@ def test_an_image_that_breaks_every_call_ends_alone(database: Database) -> None:
 
 
 def test_an_outage_of_serve_counts_no_attempts_however_long(database: Database) -> None:
-    down = ScorerDown("replica-died")
-    source = Log([message(event(f"a/{n}")) for n in range(4)])
-    scorer = Scorer({"a/0": [down] * 20}, probes=[down] * 400)
+    def outage() -> list[Any]:
+        return [ScorerDown("replica-died") for _ in range(20)]
+
+    async def fail_with_the_probes(where: str) -> None:
+        if where == "score" and scorer.verdicts["a/0"]:
+            scorer.probes = outage()
+
     paused: list[bool] = []
 
     async def watch(_: float) -> None:
         paused.append(loop.stats()["paused"])
         await asyncio.sleep(0)
 
+    source = Log([message(event(f"a/{n}")) for n in range(4)])
+    scorer = Scorer({"a/0": outage()}, step=fail_with_the_probes)
     loop = loop_of(source, scorer, database, sleep=watch)
 
     async def work() -> None:
         running = asyncio.create_task(loop.run())
         while len(source.committed) < 4:
-            scorer.probes = scorer.probes or ([down, down] if scorer.verdicts["a/0"] else [])
             await asyncio.sleep(0)
         await loop.stop()
         await running
