@@ -113,10 +113,11 @@ def _dicom(data: bytes, max_pixels: int) -> Values:
         frames = int(dataset.get("NumberOfFrames") or 1)
         _check_size(int(dataset.Rows) * int(dataset.Columns) * frames, max_pixels)
         values = np.asarray(apply_modality_lut(dataset.pixel_array, dataset), np.float32)
-    except NotDisplayable:
+    except (NotDisplayable, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # noqa: BLE001
-        # pydicom's and its plugins' errors are many, and can quote header values.
+    except BaseException as error:  # noqa: BLE001
+        # pydicom's and its plugins' errors are many, and can quote header values; the RLE decoder, in Rust, panics past
+        # Exception.
         msg = f"this DICOM file cannot be decoded ({type(error).__name__})"
         raise NotDisplayable(msg) from None
     if values.ndim == 3 and values.shape[-1] == 3:

@@ -256,9 +256,9 @@ def _stored_pixels(dataset: Dataset) -> Plane:
         array, properties = get_decoder(syntax).as_array(dataset, index=0, raw=False)
     except NotImplementedError:
         raise Unreadable("unsupported", f"no decoder for transfer syntax {_uid_name(syntax)}") from None
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # noqa: BLE001 - as above
+    except BaseException as error:  # noqa: BLE001 - as above; the RLE decoder, in Rust, panics past Exception
         raise Unreadable("corrupt", f"the pixel data do not decode ({type(error).__name__})") from None
     photometric = str(properties["photometric_interpretation"])
     if photometric == "PALETTE COLOR":

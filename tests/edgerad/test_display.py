@@ -95,3 +95,10 @@ def test_an_error_does_not_quote_the_file() -> None:
     with pytest.raises(NotDisplayable) as error:
         picture(data[: len(data) // 2])
     assert name.partition("^")[0] not in str(error.value)
+
+
+def test_a_decoder_that_panics_is_a_file_that_cannot_be_shown() -> None:
+    data = bytearray(to_dicom(render(random_spec(77, size=256)), "rle"))
+    data[-20_000:-10_000] = b"\x55" * 10_000  # the decoder, in Rust, panics on it: no Exception
+    with pytest.raises(NotDisplayable, match=r"cannot be decoded \(PanicException\)"):
+        picture(bytes(data))
