@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ARCHITECTURE = "efficientnet-lite0-grey/1"
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.95
+STRIDE = 32  # input pixels a cell of the last feature map, a side
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ def build_model(input_size: int, *, dropout: float = 0.3, seed: int = 0) -> kera
     initializer = keras.initializers.RandomNormal(stddev=0.01, seed=seed + 1000)
     logit = keras.layers.Dense(1, kernel_initializer=initializer, name="logit", dtype="float32")(x)
     return keras.Model(inputs, logit, name="efficientnet_lite0_grey")
+
+
+def map_side(input_size: int) -> int:
+    """Return how many cells a side the activation map of an input of this size has ("same" padding rounds up)."""
+    return -(-input_size // STRIDE)
 
 
 def _convolve(

@@ -1,4 +1,4 @@
-"""Random changes that must not change the answer: geometry, sharpness, resampling, exposure, JPEG, text, markers.
+"""Random changes that must not change the answer: geometry, spectrum, resampling, exposure, JPEG, text, frames.
 
 Each one answers a shortcut or a shift that was measured on these data (sharpness and resampling kernel of the published
 training images, image size, aspect ratio, border, burned-in text). All of it works on one image at a time, on the CPU.
@@ -16,6 +16,8 @@ from serve.preprocess import GRID, INPUT_SIZE, Input, to_grid, to_input
 
 Grey = npt.NDArray[np.uint8]
 KERNELS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
+BANDS = (0.7, 1.4, 2.8)  # standard deviations in grid pixels of the low-pass filters that bound the bands
+USUAL_ENERGY = (2.8, 4.2, 6.2)  # root mean square in each band: medians of Kermany's 5,216 training images
 FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_DUPLEX)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ abcdefghijklmnopqrstuvwxyz 0123456789 -./:"
 
@@ -24,13 +26,16 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ abcdefghijklmnopqrstuvwxyz 0123456789 -./:
 class AugmentConfig:
     """How strongly each change is drawn; chances in 0..1, angles in degrees, lengths as shares of the image."""
 
+    frame_only: float = 0.05
     flip: float = 0.5
     rotate: float = 9.0
-    stretch: float = 0.14
+    zoom: float = 0.16
+    aspect: float = 0.12
     shift: float = 0.07
     shear: float = 0.05
+    foreign_frame: float = 0.3
+    spectrum: float = 0.8
     resample: float = 0.5
-    sharpness: float = 0.5
     exposure: float = 0.8
     noise: float = 0.3
     text: float = 0.3
@@ -41,15 +46,52 @@ class AugmentConfig:
 DEFAULT_AUGMENT = AugmentConfig()
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """An affine map [2, 3] of the grid onto itself in pixels, and whether what lies outside is black."""
+
+    matrix: npt.NDArray[np.float32]
+    black: bool
+
+
+def draw_geometry(rng: np.random.Generator, config: AugmentConfig = DEFAULT_AUGMENT) -> Geometry:
+    """Flip, turn, zoom, change the aspect ratio (it carries no meaning), shear and shift about the centre."""
+    angle = np.deg2rad(rng.uniform(-config.rotate, config.rotate))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    zoom, aspect = rng.uniform(-config.zoom, config.zoom), rng.uniform(-config.aspect, config.aspect)
+    scale = np.diag(np.exp([zoom + aspect, zoom - aspect]))
+    if rng.random() < config.flip:
+        scale[0, 0] *= -1
+    shear = np.array([[1, rng.uniform(-config.shear, config.shear)], [0, 1]])
+    linear = turn @ shear @ scale
+    centre = np.full(2, GRID / 2)
+    offset = centre - linear @ centre + rng.uniform(-config.shift, config.shift, 2) * GRID
+    return Geometry(np.hstack([linear, offset[:, np.newaxis]]).astype(np.float32), bool(rng.random() < 0.5))
+
+
 def augment(
-    grid: Grey, rng: np.random.Generator, config: AugmentConfig = DEFAULT_AUGMENT, input_size: int = INPUT_SIZE
+    grid: Grey,
+    rng: np.random.Generator,
+    config: AugmentConfig = DEFAULT_AUGMENT,
+    input_size: int = INPUT_SIZE,
+    *,
+    geometry: Geometry | None = None,
+    other: Grey | None = None,
 ) -> Input:
-    """Return one random variant of a grey image uint8 [GRID, GRID] as model input uint8 [input_size, input_size, 1]."""
-    image = _geometry(grid, rng, config)
+    """Return one random variant of a grey image uint8 [GRID, GRID] as model input uint8 [input_size, input_size, 1].
+
+    `geometry` is drawn unless it is given. `other` is any other image of the set, whatever its label: its frame is now
+    and then put around this one.
+    """
+    moved = geometry or draw_geometry(rng, config)
+    border = cv2.BORDER_CONSTANT if moved.black else cv2.BORDER_REPLICATE
+    image = _grey(cv2.warpAffine(grid, moved.matrix, (GRID, GRID), flags=cv2.INTER_LINEAR, borderMode=border))
+    if rng.random() < config.spectrum:
+        image = _spectrum(image, rng)
     if rng.random() < config.resample:
         image = _resample(image, rng)
-    if rng.random() < config.sharpness:
-        image = _sharpness(image, rng)
+    if other is not None and rng.random() < config.foreign_frame:
+        image = _foreign_frame(image, other, rng)
     if rng.random() < config.exposure:
         image = _exposure(image, rng)
     if rng.random() < config.noise:
@@ -64,38 +106,70 @@ def augment(
     return to_input(to_grid(image), input_size, kernel=kernel)
 
 
-def _geometry(image: Grey, rng: np.random.Generator, config: AugmentConfig) -> Grey:
-    """Flip, turn, stretch each axis on its own (aspect ratio carries no meaning), shear and shift about the centre."""
-    rows, columns = image.shape
-    angle = np.deg2rad(rng.uniform(-config.rotate, config.rotate))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    scale = np.diag(1 + rng.uniform(-config.stretch, config.stretch, 2))
-    if rng.random() < config.flip:
-        scale[0, 0] *= -1
-    shear = np.array([[1, rng.uniform(-config.shear, config.shear)], [0, 1]])
-    linear = turn @ shear @ scale
-    centre = np.array([columns / 2, rows / 2])
-    offset = centre - linear @ centre + rng.uniform(-config.shift, config.shift, 2) * (columns, rows)
-    matrix = np.hstack([linear, offset[:, np.newaxis]]).astype(np.float32)
-    border = cv2.BORDER_CONSTANT if rng.random() < 0.5 else cv2.BORDER_REPLICATE
-    return _grey(cv2.warpAffine(image, matrix, (columns, rows), flags=cv2.INTER_LINEAR, borderMode=border))
+def move_lesion(lesion: Grey, geometry: Geometry, cells: int) -> npt.NDArray[np.float32]:
+    """Return how a lesion, uint8 [side, side], is spread over [cells, cells] after the move; sums to 1 or 0."""
+    ratio = len(lesion) / GRID
+    matrix = geometry.matrix * np.array([1, 1, ratio], np.float32)
+    moved = cv2.warpAffine(lesion, matrix, lesion.shape[::-1], flags=cv2.INTER_LINEAR)
+    spread = cv2.resize(moved.astype(np.float32), (cells, cells), interpolation=cv2.INTER_AREA)
+    total = float(spread.sum())
+    return np.asarray(spread / total if total > 0 else spread, np.float32)
+
+
+def frame_only(grid: Grey, rng: np.random.Generator, input_size: int = INPUT_SIZE) -> Input:
+    """Return model input on which nothing but a frame of the image is left: nobody can tell from it.
+
+    Shown with the target 0.5, it teaches that borders, collimation, markers and text are no evidence.
+    """
+    image = grid.copy()
+    top, bottom, left, right = (int(GRID * share) for share in rng.uniform(0.04, 0.22, 4))
+    inside = image[top : GRID - bottom, left : GRID - right]
+    inside[:] = int(rng.choice([0, 255, int(inside.mean()), int(image.mean()), int(rng.integers(256))]))
+    if rng.random() < 0.5:
+        image = _noise(image, rng)
+    return to_input(to_grid(image), input_size)
+
+
+def _spectrum(image: Grey, rng: np.random.Generator) -> Grey:
+    """Give every fine band a random energy that has nothing to do with the image's own.
+
+    The sharpness of a published image tells how large the original was, which tells the label: the bands are brought to
+    one energy (that of an average radiograph) and from there changed at random, so that both labels look alike in it.
+    """
+    coarse = image.astype(np.float32)
+    bands = []
+    for sigma in BANDS:
+        smoother = np.asarray(cv2.GaussianBlur(coarse, (0, 0), sigma), np.float32)
+        bands.append(coarse - smoother)
+        coarse = smoother
+    for band, usual in zip(bands, USUAL_ENERGY, strict=True):
+        energy = float(np.sqrt(np.mean(band * band))) + 0.3
+        equal = rng.uniform(0.5, 1.0)  # how much of the image's own energy is forgotten
+        gain = (usual / energy) ** equal * np.exp(rng.normal(0, 0.45))
+        coarse = coarse + band * np.float32(min(gain, 4.0))
+    return _clip(coarse)
 
 
 def _resample(image: Grey, rng: np.random.Generator) -> Grey:
     """Lose resolution as an unknown scaler would: down by a random kernel, up again by another."""
-    side = int(GRID * rng.uniform(0.5, 1.0))
+    side = int(GRID * rng.uniform(0.45, 1.0))
     down, up = (KERNELS[int(index)] for index in rng.integers(len(KERNELS), size=2))
+    if rng.random() < 0.1:
+        down = cv2.INTER_NEAREST
     small = cv2.resize(image, (side, side), interpolation=down)
     return _grey(cv2.resize(small, (image.shape[1], image.shape[0]), interpolation=up))
 
 
-def _sharpness(image: Grey, rng: np.random.Generator) -> Grey:
-    sigma = float(rng.uniform(0.4, 1.4))
-    blurred = cv2.GaussianBlur(image, (0, 0), sigma)
-    if rng.random() < 0.5:
-        return _grey(blurred)
-    amount = float(rng.uniform(0.3, 1.6))
-    return _grey(cv2.addWeighted(image, 1 + amount, blurred, -amount, 0))
+def _foreign_frame(image: Grey, other: Grey, rng: np.random.Generator) -> Grey:
+    """Put the frame of another image around this one, so that a frame says nothing about its label."""
+    rows, columns = image.shape
+    keep = np.zeros((rows, columns), np.float32)
+    top, bottom, left, right = (round(share * rows) for share in rng.uniform(0.0, 0.13, 4))
+    keep[top : rows - bottom, left : columns - right] = 1
+    if rng.random() < 0.7:
+        keep = np.asarray(cv2.GaussianBlur(keep, (0, 0), float(rng.uniform(0.5, 5))), np.float32)
+    around = other[:, ::-1] if rng.random() < 0.5 else other
+    return _clip(image * keep + around * (1 - keep))
 
 
 def _exposure(image: Grey, rng: np.random.Generator) -> Grey:

@@ -13,36 +13,48 @@ import numpy as np
 import numpy.typing as npt
 
 from serve.decode import decode
-from serve.preprocess import INPUT_SIZE, Plane, stretch, to_grid, to_input
-from train.augment import DEFAULT_AUGMENT, AugmentConfig, augment
+from serve.preprocess import GRID, INPUT_SIZE, Plane, stretch, to_grid, to_input
+from train.architecture import map_side
+from train.augment import DEFAULT_AUGMENT, AugmentConfig, augment, draw_geometry, frame_only, move_lesion
 
 Grids = npt.NDArray[np.uint8]
 Images = npt.NDArray[np.uint8]
 Vector = npt.NDArray[np.float32]
 LABELS = {"NORMAL": 0, "PNEUMONIA": 1}
+LESION_SIDE = GRID // 4
 KERMANY_PATIENT = re.compile(r"(person\d+|IM-\d+)")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step sees: uint8 [n, side, side, 1], labels and weights float32 [n]."""
+    """What one training step sees: uint8 [n, side, side, 1], labels and weights float32 [n].
+
+    A label is 0, 1, or 0.5 for an image that shows nothing to tell by. `lesions`, float32 [n, cells, cells], sums to 1
+    over the cells of the activation map where it is known where the lesion lies, and is 0 where it is not.
+    """
 
     images: Images
     labels: Vector
     weights: Vector
+    lesions: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Cases:
-    """Labelled images on the common grid: uint8 [n, GRID, GRID], labels 0 or 1, patient groups, source names."""
+    """Labelled images on the common grid: uint8 [n, GRID, GRID], labels 0 or 1, patient groups, source names.
+
+    `lesions`, uint8 [n, LESION_SIDE, LESION_SIDE], holds where a lesion lies, 255 inside; all 0 where nobody knows.
+    """
 
     grids: Grids
     labels: npt.NDArray[np.int8]
     groups: tuple[str, ...]
     sources: tuple[str, ...]
+    lesions: Grids | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.grids), len(self.labels), len(self.groups), len(self.sources)}
+        lengths |= {len(self.lesions)} if self.lesions is not None else set()
         if len(lengths) != 1:
             raise ValueError(f"cases need one label, group and source an image; lengths are {sorted(lengths)}")
 
@@ -57,6 +69,7 @@ class Cases:
             self.labels[chosen],
             tuple(self.groups[index] for index in chosen),
             tuple(self.sources[index] for index in chosen),
+            None if self.lesions is None else self.lesions[chosen],
         )
 
     def inputs(self, input_size: int = INPUT_SIZE) -> Images:
@@ -96,7 +109,12 @@ def join(parts: Sequence[Cases]) -> Cases:
         np.concatenate([part.labels for part in parts]),
         tuple(group for part in parts for group in part.groups),
         tuple(source for part in parts for source in part.sources),
+        np.concatenate([_lesions(part) for part in parts]) if any(part.lesions is not None for part in parts) else None,
     )
+
+
+def _lesions(cases: Cases) -> Grids:
+    return cases.lesions if cases.lesions is not None else np.zeros((len(cases), LESION_SIDE, LESION_SIDE), np.uint8)
 
 
 def load_labelled_folder(folder: Path, source: str, *, patient: Callable[[str], str] | None = None) -> Cases:
@@ -193,5 +211,18 @@ class CaseBatches:
         return np.concatenate([rng.permutation(len(self.cases)) for _ in range(rounds)])[:count]
 
     def _make(self, chosen: npt.NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        images = [augment(self.cases.grids[index], rng, self.config, self.input_size) for index in chosen]
-        return Batch(np.stack(images), self.cases.labels[chosen].astype(np.float32), self.weights[chosen])
+        images, labels = [], self.cases.labels[chosen].astype(np.float32)
+        cells = map_side(self.input_size)
+        lesions = np.zeros((len(chosen), cells, cells), np.float32)
+        for position, index in enumerate(chosen):
+            grid = self.cases.grids[index]
+            if rng.random() < self.config.frame_only:
+                images.append(frame_only(grid, rng, self.input_size))
+                labels[position] = 0.5
+                continue
+            geometry = draw_geometry(rng, self.config)
+            other = self.cases.grids[int(rng.integers(len(self.cases)))]
+            images.append(augment(grid, rng, self.config, self.input_size, geometry=geometry, other=other))
+            if self.cases.lesions is not None:
+                lesions[position] = move_lesion(self.cases.lesions[index], geometry, cells)
+        return Batch(np.stack(images), labels, self.weights[chosen], lesions)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from serve.runtimes import with_map
 from train.dataset import Batch
 
 if TYPE_CHECKING:
@@ -40,11 +41,19 @@ class FitConfig:
     ema_decay: float = 0.995
     frozen_blocks: int = 2
     freeze_batch_norm: bool = False
+    map_weight: float = 0.3  # of the loss that draws the activation map to lesions whose place is known
+    map_temperature: float = 2.0
     seed: int = 20260
 
 
 FINE_TUNE = FitConfig(
-    epochs=4, learning_rate=3e-4, ema_decay=0.9, frozen_blocks=11, freeze_batch_norm=True, weight_decay=1e-5
+    epochs=4,
+    learning_rate=3e-4,
+    ema_decay=0.9,
+    frozen_blocks=11,
+    freeze_batch_norm=True,
+    weight_decay=1e-5,
+    map_weight=0.0,
 )
 
 
@@ -109,11 +118,12 @@ def fit(
     scope: Callable[[], AbstractContextManager[Any]] = strategy.scope if strategy is not None else nullcontext
     with scope():
         optimizer = make_optimizer(model, config, steps_per_epoch)
+        view = with_map(model) if config.map_weight else model
         if start is not None:
             model.set_weights(start.weights)
             for variable, value in zip(optimizer.variables, start.optimizer, strict=True):
                 variable.assign(value)
-    step = _make_step(model, optimizer, config, strategy)
+    step = _make_step(view, optimizer, config, strategy)
     average = [value.copy() for value in (start.average if start is not None else model.get_weights())]
     losses = list(start.losses) if start is not None else []
     count = start.epoch * steps_per_epoch if start is not None else 0
@@ -125,7 +135,8 @@ def fit(
     for epoch in range(len(losses), config.epochs):
         began, total = perf_counter(), 0.0
         for batch in batches(epoch, steps_per_epoch):
-            total += float(step(tf.constant(batch.images), tf.constant(batch.labels), tf.constant(batch.weights)))
+            parts = (batch.images, batch.labels, batch.weights, batch.lesions)
+            total += float(step(*(tf.constant(part) for part in parts)))
             count += 1
             _average(average, model.get_weights(), min(config.ema_decay, (1 + count) / (10 + count)))
         losses.append(total / steps_per_epoch)
@@ -160,25 +171,40 @@ def make_optimizer(model: keras.Model, config: FitConfig, steps_per_epoch: int) 
 def _make_step(model: keras.Model, optimizer: keras.Optimizer, config: FitConfig, strategy: Any) -> Callable[..., Any]:
     import tensorflow as tf
 
-    def replica_step(images: Any, labels: Any, weights: Any) -> Any:
+    def replica_step(images: Any, labels: Any, weights: Any, lesions: Any) -> Any:
         targets = labels * (1 - config.label_smoothing) + 0.5 * config.label_smoothing
         with tf.GradientTape() as tape:
-            logits = model(tf.cast(images, tf.float32), training=True)[:, 0]
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, tf.cast(logits, tf.float32))
+            output = model(tf.cast(images, tf.float32), training=True)
+            logits, cells = output if config.map_weight else (output, None)
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, tf.cast(logits[:, 0], tf.float32))
+            if cells is not None:
+                losses += config.map_weight * map_losses(cells, lesions, config.map_temperature)
             # Divided by the global batch: the workers' gradients are summed.
             loss = tf.reduce_sum(losses * weights) / config.batch_size
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return loss
 
-    def step(images: Any, labels: Any, weights: Any) -> Any:
+    def step(*parts: Any) -> Any:
         if strategy is None:
-            return replica_step(images, labels, weights)
-        loss = strategy.run(replica_step, args=(images, labels, weights))
+            return replica_step(*parts)
+        loss = strategy.run(replica_step, args=parts)
         return strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
 
     compiled: Callable[..., Any] = tf.function(step, reduce_retracing=True)
     return compiled
+
+
+def map_losses(cells: Any, lesions: Any, temperature: float) -> Any:
+    """Cross-entropy [n] of the map's softmax over its cells against where the lesion lies; 0 where nobody knows.
+
+    Only where the map is highest is taught by it: a shift of the whole map, which is the logit, changes nothing.
+    """
+    import tensorflow as tf
+
+    count = int(lesions.shape[1] * lesions.shape[2])
+    logs = tf.nn.log_softmax(tf.reshape(tf.cast(cells, tf.float32), (-1, count)) / temperature)
+    return -tf.reduce_sum(tf.reshape(lesions, (-1, count)) * logs, axis=1)
 
 
 def _average(average: Weights, weights: Weights, decay: float) -> None:
