@@ -183,9 +183,24 @@ class ShipSettings(Section):
     batch_size: int = Field(32, ge=1, description="Cases in one de-identification job.")
     batch_age: Seconds = Field(300.0, description="Oldest a queued case may get before a job starts with fewer.")
     actors: int = Field(1, ge=1, description="De-identification actors of a job.")
+    image_timeout: Seconds = Field(900.0, description="Seconds that de-identifying one image may take.")
     poll_interval: Seconds = Field(5.0, description="Seconds between looks at the queue and for receipts.")
     retry_initial: Seconds = Field(5.0, description="First pause after a failed transfer; doubles, with jitter.")
     retry_max: Seconds = Field(900.0, description="Longest pause after a failed transfer.")
+    signing_key: Secret = Field(
+        Secret(), description="Ed25519 private key (PEM) that parcels are signed with. Generated if none."
+    )
+    part_bytes: int = Field(
+        8 * 2**20, ge=5 * 2**20, description="A larger parcel is uploaded in parts of so many bytes, and resumed."
+    )
+    bytes_per_second: int = Field(0, ge=0, description="Bandwidth that uploads to the core may take; 0: all there is.")
+    window: str = Field(
+        "",
+        pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$",
+        description="When parcels are uploaded, HH:MM-HH:MM by this machine's clock; empty: at any time.",
+    )
+    warn_backlog: int = Field(1000, ge=1, description="Open shipments beyond which the operations page warns.")
+    warn_age: Seconds = Field(86_400.0, description="Age of the oldest open one beyond which the page warns.")
 
 
 class CoreSettings(Section):
@@ -199,7 +214,20 @@ class CoreSettings(Section):
     )
     trusted_keys: tuple[str, ...] = Field(
         (),
-        description="Ed25519 public keys (base64) of cores whose bundles this edge serves, besides the bundled.",
+        description="Ed25519 public keys (base64) of cores whose bundles this edge serves, besides the bundled, and "
+        "whose receipts it believes.",
+    )
+    parcel_public_key: str = Field(
+        "", description="X25519 public key (base64) of the core, which an edge seals parcels to."
+    )
+    parcel_key: Secret = Field(
+        Secret(), description="X25519 private key (PEM) that the core opens parcels with. Generated if none."
+    )
+    parcel_key_before: Secret = Field(
+        Secret(), description="The one before it, for parcels that were sealed before a change of keys."
+    )
+    edge_keys: tuple[str, ...] = Field(
+        (), description="Edges that the core takes parcels of, EDGE_ID=KEY each, with Ed25519 public keys (base64)."
     )
     poll_interval: Seconds = Field(10.0, description="Seconds between looks for shipments, labels and models.")
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgerad.parcels import MANIFEST_FILE, OBJECT_FILE, Deidentification, ParcelManifest
 from edgerad.records import now
 from edgerad.scoring import Triage
-from edgerad.store import ObjectGone, ObjectStore, ObjectTooLarge, StoreConfig, StoreUnavailable
+from edgerad.store import ObjectGone, ObjectStore, ObjectTooLarge, StoreConfig, StoreUnavailable, config_from
 from ship.deidentify import Options, Quarantined, deidentify
-from ship.keys import SiteKey
+from ship.keys import KeyMissing, SiteKey, site_key
+
+if TYPE_CHECKING:
+    from edgerad.settings import Settings
 
 OUTBOX_SUFFIX = "-outbox"
 
@@ -53,6 +56,9 @@ class Kept:
     record: dict[str, Any] = field(default_factory=dict)
 
 
+Outcome = Sealed | Kept
+
+
 def outbox_config(edge: StoreConfig) -> StoreConfig:
     """Return the store of sealed parcels: a bucket of their own, so that no sweep takes them for X-rays."""
     return replace(edge, bucket=edge.bucket + OUTBOX_SUFFIX)
@@ -70,7 +76,25 @@ class Workplace:
     max_bytes: int
 
 
-def seal(order: Order, place: Workplace) -> Sealed | Kept:
+def workplace(settings: Settings) -> Workplace:
+    """Return the workplace of these settings; without the site secret everything is quarantined."""
+    key: SiteKey | None
+    try:
+        key = site_key(settings)
+    except KeyMissing:
+        key = None
+    config = config_from(settings.store)
+    return Workplace(
+        ObjectStore(config),
+        ObjectStore(outbox_config(config)),
+        key,
+        settings.ship.edge_id,
+        Options(),
+        settings.serve.max_object_bytes,
+    )
+
+
+def seal(order: Order, place: Workplace) -> Outcome:
     """De-identify one image and write its parcel; repeating it writes the same parcel again."""
     key, edge_id = place.key, place.edge_id
     try:

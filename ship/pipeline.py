@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import or_, select
 
@@ -14,7 +14,8 @@ from edgerad import ids, ledger
 from edgerad.database import insert_new
 from edgerad.records import Assessment, DeidRecord, Image, Shipment
 from ship.forward import retry_after
-from ship.parcel import Kept, Order, Sealed, Workplace, outbox_config, seal
+from ship.parcel import Kept, Order, Outcome, Sealed
+from ship.worker import COMMAND, Worker, content_of, outcome_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,54 +58,30 @@ def queued(database: Database, at: datetime, limit: int) -> list[Order]:
 
 
 class Deidentifier:
-    """One actor of the job's pool: holds the text engines and the stores; a batch is one row."""
+    """One actor of the job's pool: a process of its own de-identifies for it; a batch is one row."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Open the stores and read the site secret; without it everything is quarantined."""
-        from edgerad.store import ObjectStore, config_from
-        from ship.deidentify import Options
-        from ship.keys import KeyMissing, SiteKey, site_key
-
-        config = config_from(settings.store)
-        key: SiteKey | None
-        try:
-            key = site_key(settings)
-        except KeyMissing:
-            key = None
-        self._place = Workplace(
-            ObjectStore(config),
-            ObjectStore(outbox_config(config)),
-            key,
-            settings.ship.edge_id,
-            Options(),
-            settings.serve.max_object_bytes,
-        )
+    def __init__(self, settings: Settings, command: Sequence[str]) -> None:
+        """Keep the settings; the process starts with the first image."""
+        self._worker = Worker(settings.environment(), settings.ship.image_timeout, command)
 
     def __call__(self, batch: Batch) -> dict[str, list[str]]:
         """Seal each order of the batch; an outcome for each, never an exception."""
-        outcomes = []
-        for text in batch["order"]:
-            order = Order(**json.loads(str(text)))
-            result: Sealed | Kept
-            try:
-                result = seal(order, self._place)
-            except Exception:  # noqa: BLE001 - one file must not end the job; its exception's text may quote the patient
-                result = Kept(order.shipment_id, "internal-error", retry=False)
-            outcomes.append(json.dumps({"kind": type(result).__name__, **asdict(result)}))
-        return {"outcome": outcomes}
+        outcomes = [self._worker.seal(Order(**json.loads(str(text)))) for text in batch["order"]]
+        return {"outcome": [json.dumps(content_of(outcome)) for outcome in outcomes]}
 
 
-def run(settings: Settings, orders: Iterable[Order]) -> Iterator[Sealed | Kept]:
-    """Run the job; yields outcomes as they come."""
+def run(settings: Settings, orders: Iterable[Order], command: Sequence[str] = COMMAND) -> Iterator[Outcome]:
+    """Run the job; yields outcomes as they come. `command` starts an actor's process."""
     import ray
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     rows = [{"order": json.dumps(asdict(order))} for order in orders]
     actors = min(settings.ship.actors, len(rows))
-    dataset = ray.data.from_items(rows, override_num_blocks=max(actors, min(len(rows), 8))).map_batches(
+    # A row a block: what an actor that dies has to do again is one image.
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Deidentifier,
-        fn_constructor_args=(settings,),
+        fn_constructor_args=(settings, tuple(command)),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=1,
@@ -113,13 +90,7 @@ def run(settings: Settings, orders: Iterable[Order]) -> Iterator[Sealed | Kept]:
         yield outcome_of(json.loads(row["outcome"]))
 
 
-def outcome_of(content: dict[str, Any]) -> Sealed | Kept:
-    """Return an outcome from its JSON."""
-    kind = content.pop("kind")
-    return Sealed(**content) if kind == "Sealed" else Kept(**content)
-
-
-def record(database: Database, outcome: Sealed | Kept, settings: ShipSettings, at: datetime) -> None:
+def record(database: Database, outcome: Outcome, settings: ShipSettings, at: datetime) -> None:
     """Write an outcome: the de-identification record and the shipment's new state, in one transaction."""
     with database.write() as session:
         shipment = session.get(Shipment, outcome.shipment_id, with_for_update=True)

@@ -1,9 +1,11 @@
-"""When to de-identify, when to send: the loop of shipping, and the thin Ray actor around it."""
+"""When to de-identify, when to send: the two loops of shipping, and the thin Ray actor around them."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,8 @@ from edgerad import ledger
 from edgerad.records import Shipment, now
 from edgerad.telemetry import get_logger
 from ship import pipeline
-from ship.forward import Forwarder, NotVerified
-from ship.parcel import Kept, Order, Sealed
+from ship.forward import Forwarder, NotVerified, retry_after
+from ship.parcel import Order, Outcome
 
 if TYPE_CHECKING:
     from edgerad.database import Database
@@ -24,33 +26,54 @@ if TYPE_CHECKING:
 COMPONENT = "shipper"
 OPEN_STATES = ("queued", "sealed", "sent")
 REPORT_EVERY = 10.0
-Job = Callable[[Iterable[Order]], Iterator[Sealed | Kept]]
+Job = Callable[[Iterable[Order]], Iterator[Outcome]]
 
 
 class Shipper:
-    """One step at a time: seal a batch when it is full or old enough, send what is sealed, collect receipts."""
+    """One step at a time: seal a batch when it is full or old enough; send what is sealed and collect receipts."""
 
     def __init__(self, settings: Settings, database: Database, forwarder: Forwarder, job: Job) -> None:
         """Keep what the steps work with; `job` de-identifies (on Ray Data, or in the process for tests)."""
         self._settings, self._database, self._forwarder, self._job = settings.ship, database, forwarder, job
+        self._failures = 0
+        self._not_before: datetime | None = None
         self._log = get_logger(COMPONENT)
 
-    def step(self, at: datetime) -> bool:
-        """Do what is due; return whether anything was done."""
+    def seal(self, at: datetime) -> bool:
+        """Run a de-identification job if one is due; return whether anything was done.
+
+        A job that fails as a whole keeps what it has done; the rest stays queued and waits a while.
+        """
+        if not self._ready(at):
+            return False
         done = 0
-        if self._ready(at):
+        try:
             for outcome in self._job(pipeline.queued(self._database, at, self._settings.batch_size)):
                 pipeline.record(self._database, outcome, self._settings, now())
                 done += 1
+            self._failures, self._not_before = 0, None
+        except SQLAlchemyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever ends a job, the next one starts where it ended
+            self._failures += 1
+            self._not_before = at + retry_after(self._failures, self._settings)
+            self._log.error("the de-identification job failed", error=error, attempts=self._failures)
+        return done > 0
+
+    def forward(self, at: datetime) -> bool:
+        """Send what is due and collect receipts; return whether anything was done."""
+        done = 0
         try:
-            done += self._forwarder.send(now())
+            done += self._forwarder.send(at)
         except NotVerified as error:
             self._log.error("shipping stopped: something unverified lies in the outbox", error=error)
-        done += self._forwarder.collect(now())
+        done += self._forwarder.collect(at)
         return done > 0
 
     def _ready(self, at: datetime) -> bool:
         """Return whether a job is worth starting: a full batch, or a case that has waited `batch_age`."""
+        if self._not_before is not None and at < self._not_before:
+            return False
         orders = pipeline.queued(self._database, at, self._settings.batch_size)
         if not orders:
             return False
@@ -75,7 +98,7 @@ class Shipper:
 
 
 class ShipperActor:
-    """Thin Ray actor around `Shipper`; a dead database or store only delays it."""
+    """Thin Ray actor around `Shipper`: a long job holds up no transfer, and a long transfer no job."""
 
     def __init__(self, settings: Settings) -> None:
         """Open the database and the stores."""
@@ -85,27 +108,41 @@ class ShipperActor:
         from ship.parcel import outbox_config
 
         configure_logging(settings.telemetry)
-        self._settings = settings
+        self._poll = settings.ship.poll_interval
         self._outbox = ObjectStore(outbox_config(config_from(settings.store)))
         database = Database(settings.database_url)
         forwarder = Forwarder(database, self._outbox, ObjectStore(config_from(settings.core.store)), settings.ship)
         self._shipper = Shipper(settings, database, forwarder, lambda orders: pipeline.run(settings, orders))
+        self._reported = 0.0
 
     def run(self) -> None:
-        """Ship until the actor ends."""
+        """Ship until the actor ends; an error that no loop expects ends both, and this call."""
+        end = threading.Event()
+        with ThreadPoolExecutor(2) as pool:
+            loops = [pool.submit(self._loop, end, self._seal), pool.submit(self._loop, end, self._forward)]
+            wait(loops, return_when=FIRST_COMPLETED)
+            end.set()
+        for loop in loops:
+            loop.result()
+
+    def _loop(self, end: threading.Event, step: Callable[[], None]) -> None:
+        """Repeat a step; a dead database or store only delays it."""
         from edgerad.store import StoreError
 
         log = get_logger(COMPONENT)
-        reported, ready = 0.0, False
-        while True:
+        while not end.is_set():
             try:
-                if not ready:
-                    self._outbox.ensure_bucket()
-                    ready = True
-                busy = self._shipper.step(now())
-                if busy or time.monotonic() - reported > REPORT_EVERY:
-                    self._shipper.report()
-                    reported = time.monotonic()
+                step()
             except (SQLAlchemyError, StoreError) as error:
                 log.warning("shipping waits", error=error)
-            time.sleep(self._settings.ship.poll_interval)
+            end.wait(self._poll)
+
+    def _seal(self) -> None:
+        self._outbox.ensure_bucket()
+        self._shipper.seal(now())
+
+    def _forward(self) -> None:
+        busy = self._shipper.forward(now())
+        if busy or time.monotonic() - self._reported > REPORT_EVERY:
+            self._shipper.report()
+            self._reported = time.monotonic()
