@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serve.bundle import MANIFEST_FILE, bundled_keys, bundled_model, key_id_of
+from serve.bundle import MANIFEST_FILE, BundleError, bundled_keys, bundled_model, key_id_of
 from serve.decode import Limits
 from serve.runtimes import RuntimeOptions
 from serve.score import Scorer, open_scorer
@@ -51,13 +51,19 @@ class Shelf:
         runtime = tuning.runtime
         if runtime == "auto":
             runtime = "tensorflow" if tuning.num_gpus > 0 else "litert"
-        return open_scorer(
+        scorer = open_scorer(
             self.path(digest),
             trusted_keys=self.trusted_keys(),
             runtime=runtime,
             options=RuntimeOptions(threads=tuning.threads),
             limits=Limits(max_pixels=tuning.max_pixels, max_bytes=tuning.max_object_bytes),
         )
+        if scorer.bundle.digest != digest:  # a signed bundle, but another one: an older model in the place of this
+            raise BundleError(
+                f"the folder of model {digest[:12]} holds another, {scorer.bundle.digest[:12]}; delete the folder,"
+                " it is fetched again"
+            )
+        return scorer
 
 
 def bundled_digest(finding: str) -> str:

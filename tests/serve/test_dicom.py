@@ -360,3 +360,15 @@ def test_a_real_jpeg_2000_with_monochrome1_decodes(shared: Path) -> None:
     assert (image.rows, image.columns) == (dataset.Rows, dataset.Columns)
     stored = cv2.resize(dataset.pixel_array, image.pixels.shape[::-1], interpolation=cv2.INTER_AREA)
     assert np.corrcoef(image.pixels.ravel(), stored.ravel())[0, 1] < -0.99, "shown as MONOCHROME2"
+
+
+def test_a_panic_of_the_run_length_decoder_is_a_corrupt_file(phantom: Phantom) -> None:
+    """Written in Rust, it panics over a segment longer than the image: an error that `except Exception` lets pass."""
+    runs = b"\x81\x00" * (phantom.pixels.size // 128 + 2)
+    offsets = (2, 64, 64 + len(runs))
+    header = b"".join(offset.to_bytes(4, "little") for offset in offsets).ljust(64, b"\0")
+
+    def change(dataset: Dataset) -> None:
+        dataset.PixelData = encapsulate([header + runs + runs])
+
+    assert refusal(edited(phantom, change, "rle")).reason == "corrupt"
