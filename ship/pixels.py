@@ -56,7 +56,7 @@ class Unsupported(Exception):
 
 
 def decode_dicom(dataset: Dataset, max_pixels: int) -> Pixels:
-    """The single frame of a grey or colour image, rows × columns (× 3, RGB), at native depth.
+    """The single frame of a grey or colour image, rows × columns (× 3, RGB), at native depth and byte order.
 
     Raises Unsupported for a kind that is not handled, Undecodable for whatever a decoder refuses or only warns of.
     """
@@ -94,7 +94,7 @@ def decode_dicom(dataset: Dataset, max_pixels: int) -> Pixels:
     # Retired overlays sit in the bits above the stored ones: a value that reaches them is no pixel value.
     if int(pixels.min()) < low or int(pixels.max()) > limit:
         raise Undecodable("values outside the stored bits")
-    return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
 
 
 def decode_picture(data: bytes, max_pixels: int) -> Pixels:
@@ -206,6 +206,9 @@ def mask(pixels: Pixels, boxes: Sequence[Box]) -> npt.NDArray[np.bool_]:
 
 def proven(source: Pixels, result: Pixels, boxes: Sequence[Box]) -> bool:
     """Whether the boxes of `result` hold one constant and every other pixel is that of `source`, bit by bit."""
+    if source.ndim == 3 and result.ndim == 2:
+        # Without its text the picture is grey, and a reader makes one channel of three equal ones.
+        result = np.repeat(result[..., None], 3, axis=2)
     if source.shape != result.shape or source.dtype != result.dtype:
         return False
     covered = mask(source, boxes)

@@ -1,0 +1,52 @@
+"""Rectangles: the arithmetic on which every proof about pixels stands."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ship.boxes import Box, neighbourhoods
+
+SIDE = 24
+edges = st.integers(0, SIDE - 1)
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> Box:
+    x0, y0 = draw(edges), draw(edges)
+    return Box(x0, y0, draw(st.integers(x0 + 1, SIDE)), draw(st.integers(y0 + 1, SIDE)))
+
+
+def painted(box: Box) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    area = np.zeros((SIDE, SIDE), bool)
+    area[box.slices] = True
+    return area
+
+
+@given(boxes(), boxes())
+def test_overlap_area_and_intersection_over_union_are_those_of_the_painted_pixels(a: Box, b: Box) -> None:
+    inner, outer = painted(a) & painted(b), painted(a) | painted(b)
+    assert a.overlaps(b) == bool(inner.any())
+    assert a.area == painted(a).sum()
+    assert a.iou(b) == inner.sum() / outer.sum()
+
+
+@given(boxes(), st.integers(0, 9))
+def test_a_grown_and_clipped_box_is_the_dilated_one_inside_the_image(box: Box, reach: int) -> None:
+    ys, xs = np.mgrid[:SIDE, :SIDE]
+    near = (xs >= box.x0 - reach) & (xs < box.x1 + reach) & (ys >= box.y0 - reach) & (ys < box.y1 + reach)
+    assert np.array_equal(painted(box.grown(reach).clipped(SIDE, SIDE)), near)
+
+
+@given(st.lists(boxes(), max_size=8), st.integers(0, 5))
+def test_neighbourhoods_hold_every_box_with_its_surroundings_and_never_overlap(found: list[Box], reach: int) -> None:
+    regions = neighbourhoods(found, reach)
+    for box in found:
+        grown = box.grown(reach)
+        assert any(region.around(grown) == region for region in regions)
+    assert not any(a.overlaps(b) for i, a in enumerate(regions) for b in regions[:i])
+
+
+def test_a_moved_box_keeps_its_size_and_json_has_the_four_edges() -> None:
+    assert Box(1, 2, 5, 9).moved(10, 20) == Box(11, 22, 15, 29)
+    assert Box(1, 2, 5, 9).as_list() == [1, 2, 5, 9]
+    assert Box(1, 2, 5, 9).short_side == 4
