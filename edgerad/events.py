@@ -19,7 +19,7 @@ class AssessedEvent(BaseModel):
     event_id: str = Field(description="Identity of the event: the same on every delivery.")
     assessment_id: str = Field(description="Identity of the assessment: image and model.")
     image_id: str = Field(description="Identity of the image: bucket, key and ETag.")
-    finding: str = Field(description="Finding that was looked for, as in findings/.")
+    finding: str = Field(description="Finding that was looked for, as the setting `finding` names it.")
     probability: float = Field(ge=0, le=1, description="Calibrated probability of the finding.")
     triage: Triage = Field(description="high, unknown or low.")
     model_digest: str = Field(description="Digest of the model bundle.")
