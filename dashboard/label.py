@@ -1,4 +1,4 @@
-"""Label: the core's queue, the most uncertain cases first; images without identity."""
+"""Label: the core's queue, the most uncertain cases first; images without identity, answered by single keys."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import streamlit as st
 
 from dashboard import parts, viewer
 from edgerad import decisions, queries
+from edgerad.records import CoreCase
 
-CHOICES = (("positive", "Yes"), ("negative", "No"), ("unsure", "Cannot tell"))
+CHOICES = (("positive", "Yes", "Y"), ("negative", "No", "N"), ("unsure", "Cannot tell", "U"))
+"""Verdict, its button, its key; Streamlit reserves C and R."""
+BACK_KEY = "B"
+REMEMBERED = 20
+"""Cases of this session that one can go back to."""
 
 
 def main() -> None:
@@ -18,24 +23,51 @@ def main() -> None:
 
 
 def _page() -> None:
-    queue = queries.unlabelled(parts.database(), 1)
-    if not queue:
+    again = st.session_state.get("label_again")
+    case = queries.core_case(parts.database(), again) if again else None
+    if case is None:
+        case = next(iter(queries.unlabelled(parts.database(), 1)), None)
+    if case is None:
         st.info("Nothing to label. Cases come from the edges: the uncertain ones, and a small random share.")
+        _back()
         return
-    case = queue[0]
     left, right = st.columns((3, 2), gap="large")
     with left:
         viewer.show(parts.core_store(), case.object_key, None, case.case_id)
     with right:
-        waiting = queries.count_unlabelled(parts.database())
-        st.subheader(f"Does this X-ray show {case.finding}?")
-        # The model's opinion is not shown before the label: it would become the expert's.
-        for verdict, title in CHOICES:
-            if st.button(title, key=f"{case.case_id}-{verdict}", width="stretch"):
-                labelled = partial(decisions.label, parts.database(), case.case_id, verdict, parts.person())
-                parts.decide(labelled, f"Recorded: {title.lower()}.", "This label was recorded before.")
-        st.caption(
-            f"{waiting} {'case waits' if waiting == 1 else 'cases wait'} for a label. This one came from "
-            f"{case.edge_id} ({'an uncertain case' if case.why == 'unknown' else 'a random sample'}), "
-            f"{parts.since(case.received_at)} ago."
-        )
+        _ask(case, again=again is not None)
+
+
+def _ask(case: CoreCase, *, again: bool) -> None:
+    st.subheader(f"Does this X-ray show {case.finding}?")
+    # Nothing that the model thinks is shown, nor why the case was sent: it would become the expert's opinion.
+    if again:
+        st.caption("You go over this case again: the newest label counts.")
+    for verdict, title, key in CHOICES:
+        if st.button(title, key=f"{case.case_id}-{verdict}", shortcut=key, width="stretch"):
+            labelled = partial(_label, case.case_id, verdict)
+            parts.decide(labelled, f"Recorded: {title.lower()}.", "This label was recorded before.")
+    _back()
+    waiting = queries.count_unlabelled(parts.database())
+    st.caption(
+        f"{waiting} {'case waits' if waiting == 1 else 'cases wait'} for a label. This one came from "
+        f"{case.edge_id}, {parts.since(case.received_at)} ago."
+    )
+
+
+def _label(case_id: str, verdict: str) -> bool:
+    new = decisions.label(parts.database(), case_id, verdict, parts.person())
+    done: list[str] = st.session_state.setdefault("labelled", [])
+    st.session_state["labelled"] = [*(other for other in done if other != case_id), case_id][-REMEMBERED:]
+    st.session_state["label_again"] = None
+    return new
+
+
+def _back() -> None:
+    """Offer the case that was labelled before the one shown, for a key that was pressed in error."""
+    done: list[str] = st.session_state.get("labelled", [])
+    shown = st.session_state.get("label_again")
+    before = done[: done.index(shown)] if shown in done else done
+    if before and st.button("Back to the case before", key="label-back", shortcut=BACK_KEY, type="tertiary"):
+        st.session_state["label_again"] = before[-1]
+        st.rerun()

@@ -22,7 +22,8 @@ class DecisionError(ValueError):
     """A decision that cannot be taken; the text says what to do."""
 
 
-def _person(name: str) -> str:
+def named(name: str) -> str:
+    """Return a person's name as it is recorded; DecisionError when there is none, or it is too long."""
     person = " ".join("".join(sign if sign.isprintable() else " " for sign in name).split())
     if not person or len(person) > NAME_LIMIT:
         msg = f"say who you are (1 to {NAME_LIMIT} characters): a decision is recorded with a name"
@@ -39,7 +40,7 @@ def _verdict(verdict: str) -> str:
 
 def acknowledge(database: Database, alert_id: str, person: str) -> bool:
     """Acknowledge an alert; return False when somebody had done so before (the first one stays)."""
-    person = _person(person)
+    person = named(person)
     with database.write() as session:
         statement = update(Alert).where(Alert.alert_id == alert_id, Alert.state == "open")
         changed = session.execute(
@@ -72,7 +73,7 @@ def review(
     It is of the assessment that the person saw, `assessment_id`, or else of the newest primary one. Returns False, and
     writes nothing, when the newest review of the image is this very one (a second click).
     """
-    person, verdict, comment = _person(person), _verdict(verdict), comment.strip()
+    person, verdict, comment = named(person), _verdict(verdict), comment.strip()
     if len(comment) > COMMENT_LIMIT:
         msg = f"a comment has at most {COMMENT_LIMIT} characters"
         raise DecisionError(msg)
@@ -112,7 +113,7 @@ def label(database: Database, case_id: str, verdict: str, person: str, *, source
 
     Returns False, and writes nothing, when the newest label of the case is this very one (a second click).
     """
-    person, verdict = _person(person), _verdict(verdict)
+    person, verdict = named(person), _verdict(verdict)
     with database.write() as session:
         if session.get(CoreCase, case_id) is None:
             msg = "there is no such case; reload the queue"

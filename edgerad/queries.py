@@ -355,6 +355,12 @@ def unlabelled(database: Database, limit: int = 50) -> list[CoreCase]:
         return list(rows)
 
 
+def core_case(database: Database, case_id: str) -> CoreCase | None:
+    """Return one of the core's cases, or None when there is none."""
+    with database.read() as session:
+        return session.get(CoreCase, case_id)
+
+
 def count_unlabelled(database: Database) -> int:
     """Return how many of the core's cases nobody has labelled."""
     with database.read() as session:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -238,7 +239,11 @@ class Label(Record):
 
 
 class TrainingRun(Record):
-    """One retraining: running, succeeded or failed; `progress` holds losses by epoch and figures of the evaluation."""
+    """One retraining: running, succeeded or failed; `progress` holds losses by epoch and figures of the evaluation.
+
+    While it runs, `owner` is the core that does it and `seen_at` that core's last sign of life; `attempts` counts the
+    cores that took it up. A finding has at most one running.
+    """
 
     __tablename__ = "training_run"
     training_run_id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -250,8 +255,20 @@ class TrainingRun(Record):
     last_label_id: Mapped[int] = mapped_column(BigInteger)
     progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     error: Mapped[str | None] = mapped_column(Text)
+    owner: Mapped[str] = mapped_column(Id)
+    attempts: Mapped[int] = mapped_column(Integer, default=1)
     started_at: Mapped[datetime] = mapped_column(default=now)
+    seen_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None]
+    __table_args__ = (
+        Index(
+            "uq_training_run_running",
+            "finding",
+            unique=True,
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
+    )
 
 
 class Model(Record):

@@ -64,14 +64,14 @@ def publish(store: ObjectStore, finding: str, digest: str, folder: Path) -> None
     if COMMIT_FILE not in names or not all(_FILE.fullmatch(name) for name in names):
         raise RegistryError(f"bundle {digest[:12]} cannot be published: it needs {COMMIT_FILE} and plain file names")
     for path in sorted(files, key=lambda path: path.name == COMMIT_FILE):
-        _put_once(store, prefix + path.name, path.read_bytes(), digest)
+        _put_once(store, prefix + path.name, path.read_bytes(), digest, len(files))
 
 
-def _put_once(store: ObjectStore, key: str, data: bytes, digest: str) -> None:
+def _put_once(store: ObjectStore, key: str, data: bytes, digest: str, files: int) -> None:
     try:
         held = store.get(key, limit_bytes=MAX_BUNDLE_FILE_BYTES)
     except ObjectGone:
-        store.put(key, data, metadata={"sha256": hashlib.sha256(data).hexdigest()})
+        store.put(key, data, metadata={"sha256": hashlib.sha256(data).hexdigest(), "files": str(files)})
         return
     if held != data:
         raise RegistryError(
@@ -105,13 +105,14 @@ def pull(store: ObjectStore, finding: str, digest: str, into: Path) -> Path:
     target = into / digest
     if target.is_dir():
         return target
-    store.head(prefix + COMMIT_FILE)  # published whole, or ObjectGone
+    files = store.head(prefix + COMMIT_FILE).metadata.get("files")  # published whole, or ObjectGone
     into.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{digest[:12]}-", dir=into))
     try:
         for item in store.list(prefix):
             name = item.key.removeprefix(prefix)
             (aside / name).write_bytes(_fetch(store, item, name, digest))
+        _check_whole(aside, files, digest)
         aside.chmod(0o755)
         try:
             aside.rename(target)
@@ -123,6 +124,11 @@ def pull(store: ObjectStore, finding: str, digest: str, into: Path) -> Path:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     return target
+
+
+def _check_whole(folder: Path, files: str | None, digest: str) -> None:
+    if files is not None and str(len(list(folder.iterdir()))) != files:
+        raise RegistryDamaged(f"bundle {digest[:12]} in the registry has lost a file; publish it again")
 
 
 def _fetch(store: ObjectStore, item: Listed, name: str, digest: str) -> bytes:

@@ -34,9 +34,18 @@ class Reference:
     source: str
 
 
-def labelled(database: Database, finding: str) -> tuple[list[Reference], int]:
-    """Return the labelled training cases (the newest label counts, unsure ones do not) and the last label's id."""
-    newest = select(func.max(Label.label_id)).group_by(Label.case_id)
+def last_label(database: Database) -> int:
+    """Return the id of the label that came last, 0 for none."""
+    with database.read() as session:
+        return int(session.scalar(select(func.max(Label.label_id))) or 0)
+
+
+def labelled(database: Database, finding: str, until: int) -> list[Reference]:
+    """Return the training cases by the labels up to `until`, a label's id: the newest counts, unsure ones do not.
+
+    The same `until` always gives the same cases: labels are append-only and a case's split never changes.
+    """
+    newest = select(func.max(Label.label_id)).where(Label.label_id <= until).group_by(Label.case_id)
     query = (
         select(CoreCase, Label)
         .join(Label, Label.case_id == CoreCase.case_id)
@@ -50,9 +59,7 @@ def labelled(database: Database, finding: str) -> tuple[list[Reference], int]:
     )
     with database.read() as session:
         rows = list(session.execute(query))
-        last = session.scalar(select(func.max(Label.label_id))) or 0
-    found = [Reference(case.object_key, int(label.label == "positive"), case.patient, "cases") for case, label in rows]
-    return found, int(last)
+    return [Reference(case.object_key, int(label.label == "positive"), case.patient, "cases") for case, label in rows]
 
 
 def new_labels(database: Database, finding: str) -> int:
@@ -87,7 +94,7 @@ def rehearsal(store: ObjectStore, prefix: str) -> list[Reference]:
 
 
 class Reader:
-    """One actor of the Ray Data pool: fetches and decodes; an unreadable row comes out marked, not as an exception."""
+    """One actor of the Ray Data pool: fetches and decodes; what cannot be read is left out, not raised."""
 
     def __init__(self, settings: Settings) -> None:
         """Open the core's store."""
@@ -96,18 +103,18 @@ class Reader:
         self._store = ObjectStore(config_from(settings.core.store))
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Add `grid` (uint8 [GRID, GRID]) and `readable` to rows of key, label, group, source."""
+        """Return the rows (key, label, group, source) that can be read, with `grid`, uint8 [GRID, GRID]."""
         from edgerad.store import ObjectGone
 
-        grids, readable = np.zeros((len(batch["key"]), GRID, GRID), np.uint8), []
+        grids, kept = [], []
         for index, key in enumerate(batch["key"]):
             try:
-                grids[index] = grid_of(decode(self._store.get(str(key))).pixels)
+                grids.append(grid_of(decode(self._store.get(str(key))).pixels))
             except (Unreadable, ObjectGone):
-                readable.append(False)
-            else:
-                readable.append(True)
-        return {**batch, "grid": grids, "readable": np.array(readable)}
+                continue
+            kept.append(index)
+        rows = {name: values[kept] for name, values in batch.items()}
+        return {**rows, "grid": np.stack(grids) if grids else np.zeros((0, GRID, GRID), np.uint8)}
 
 
 def rows_of(references: Sequence[Reference]) -> list[dict[str, Any]]:
@@ -116,14 +123,10 @@ def rows_of(references: Sequence[Reference]) -> list[dict[str, Any]]:
 
 
 def cases_of(batches: Sequence[dict[str, npt.NDArray[Any]]]) -> Cases:
-    """Build the cases of a worker out of the rows of its shard that are readable. Raises ValueError for none."""
-    kept = [(batch, np.flatnonzero(batch["readable"])) for batch in batches]
-    if not any(len(indices) for _, indices in kept):
-        msg = "no case of this shard can be read; look at the core's store"
-        raise ValueError(msg)
+    """Build the cases of a worker out of the rows of its shard."""
     return Cases(
-        np.concatenate([batch["grid"][indices] for batch, indices in kept]),
-        np.concatenate([batch["label"][indices] for batch, indices in kept]).astype(np.int8),
-        tuple(str(batch["group"][index]) for batch, indices in kept for index in indices),
-        tuple(str(batch["source"][index]) for batch, indices in kept for index in indices),
+        np.concatenate([batch["grid"] for batch in batches]),
+        np.concatenate([batch["label"] for batch in batches]).astype(np.int8),
+        tuple(str(group) for batch in batches for group in batch["group"]),
+        tuple(str(source) for batch in batches for source in batch["source"]),
     )

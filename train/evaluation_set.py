@@ -70,13 +70,16 @@ class _Picture:
     source: str
 
 
-def freeze(store: ObjectStore, prefix: str, folder: Path) -> FrozenSet:
+def freeze(store: ObjectStore, prefix: str, folder: Path, *, apart_from: str | None = None) -> FrozenSet:
     """Freeze the radiographs under folders named NORMAL and PNEUMONIA, at any depth, as the set at `prefix`.
 
     Any format that can be scored is taken; only the pixels are kept, so no header reaches the store. The same files
-    again change nothing. Raises SetError when another set is frozen there or a file can't be judged, StoreUnavailable.
+    again change nothing. Raises SetError when another set is frozen there, a file can't be judged, or the set at
+    `apart_from` has one of the radiographs (a model judged on what it was trained on is judged too well);
+    StoreUnavailable.
     """
     pictures = _distinct(_load(folder))
+    _check_apart(store, set(pictures), apart_from)
     items = tuple(
         SetItem(key=f"{prefix}objects/{digest}.png", label=picture.label, sha256=digest, source=picture.source)
         for digest, picture in sorted(pictures.items())
@@ -170,6 +173,16 @@ def _distinct(pictures: list[_Picture]) -> dict[str, _Picture]:
     if len({picture.label for picture in distinct.values()}) < 2:
         raise SetError(f"a set needs radiographs of both labels, in folders named {' and '.join(LABELS)}")
     return distinct
+
+
+def _check_apart(store: ObjectStore, digests: set[str], apart_from: str | None) -> None:
+    other = read(store, apart_from) if apart_from is not None else None
+    shared = digests & {item.sha256 for item in other.items} if other is not None else set()
+    if shared:
+        raise SetError(
+            f"{len(shared)} of these radiographs are in the set at {apart_from} too: one set is trained on, the other"
+            " judges; take them out of the folder"
+        )
 
 
 def _digest(items: tuple[SetItem, ...]) -> str:

@@ -1,8 +1,13 @@
-"""One retraining: Ray Data reads, Ray Train fits on several workers and resumes, a task exports and judges."""
+"""One retraining: Ray Data reads, Ray Train fits on several workers and resumes, a task exports and judges.
+
+Nothing needs a folder that machines share: the parent's files travel through Ray's object store, checkpoints lie in the
+core's own store, and the task that holds the signing key runs on the machine of whoever calls `run`.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
@@ -11,26 +16,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgerad.store import config_from
 from serve.bundle import Bundle, load_bundle
 from train import evaluation_set, promote
 from train.cases import Reader, Reference, cases_of, rows_of
+from train.failure import NotTrainable
 from train.fit import FINE_TUNE, FitConfig, Progress
 from train.promote import Decision
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from edgerad.sections import TrainSettings
+    from edgerad.sections import StoreSettings, TrainSettings
     from edgerad.settings import Settings
     from edgerad.store import ObjectStore
+    from train.evaluation_set import FrozenSet
     from train.fit import EpochReport
 
 STATE_FILE = "state.npz"
+CHECKPOINTS = "training/"
+"""Prefix of Ray Train's own files in the core's store, a folder a run; it is removed when the run has ended."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does: from which bundle, with what, where its files go."""
+    """What a run does: from which bundle, with what, where its files go on this machine."""
 
     run_id: str
     finding: str
@@ -40,20 +50,16 @@ class Plan:
     config: FitConfig
     workers: int
 
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch, the same for every worker."""
-        return max(1, len(self.references) // self.config.batch_size)
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run's end: the candidate's bundle and the decision on it."""
+    """A run's end: the candidate's bundle, the decision on it, the loss of each epoch, cases that were left out."""
 
     candidate: Path
     digest: str
     decision: Decision
     losses: list[float]
+    unreadable: int
 
 
 def fit_config(settings: TrainSettings) -> FitConfig:
@@ -68,25 +74,38 @@ def fit_config(settings: TrainSettings) -> FitConfig:
 
 
 def run(settings: Settings, plan: Plan) -> Outcome:
-    """Train, export and judge; call it within a Ray process. Raises what Ray Train or the export raise."""
+    """Train, export and judge, from the last checkpoint of this run if it has one; call it within a Ray process.
+
+    Raises NotTrainable, SetError, and what Ray Train or the export raise (see `failure`).
+    """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     started = time.perf_counter()
-    state, losses = _fit(settings, plan)
-    # TensorFlow's memory goes with the task's process.
-    judge = ray.remote(num_cpus=settings.train.cpus_per_worker, max_calls=1)(export_and_judge)
+    dataset, count = _read(settings, plan)
+    state = _fit(settings, plan, dataset, max(1, count // plan.config.batch_size))
     seconds = time.perf_counter() - started
-    outcome: Outcome = ray.get(judge.remote(settings, plan, state, losses, seconds))
-    return outcome
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # A process of its own: TensorFlow's memory goes with it.
+    judge = ray.remote(num_cpus=1, max_calls=1, scheduling_strategy=here)(export_and_judge)
+    unreadable = len(plan.references) - count
+    outcome: Outcome = ray.get(judge.remote(settings, plan, state.average, state.losses, seconds))
+    return replace(outcome, unreadable=unreadable)
 
 
-def _fit(settings: Settings, plan: Plan) -> tuple[Path, list[float]]:
+def forget(store: ObjectStore, folder: Path, run_id: str) -> None:
+    """Remove what a run that has ended left: its folder here, its checkpoints in the store. Raises StoreUnavailable."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for item in list(store.list(f"{CHECKPOINTS}{run_id}/")):
+        store.delete(item.key)
+
+
+def _read(settings: Settings, plan: Plan) -> tuple[Any, int]:
+    """Return the dataset of the cases that can be read, in Ray's memory, and their number. Raises NotTrainable."""
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.tensorflow import TensorflowTrainer
 
+    _check_labels([reference.label for reference in plan.references], 0, plan.workers)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    tuning = settings.train
     dataset = (
         ray.data.from_items(rows_of(plan.references), override_num_blocks=4)
         .map_batches(
@@ -94,29 +113,53 @@ def _fit(settings: Settings, plan: Plan) -> tuple[Path, list[float]]:
             fn_constructor_args=(settings,),
             batch_size=16,
             compute=ray.data.ActorPoolStrategy(size=1),
-            num_cpus=tuning.cpus_per_worker,
+            num_cpus=settings.train.cpus_per_worker,
         )
         .materialize()  # decoded once, not in every epoch; a few hundred megabytes at the most
     )
+    labels = [int(row["label"]) for row in dataset.select_columns(["label"]).take_all()]
+    _check_labels(labels, len(plan.references) - len(labels), plan.workers)
+    return dataset, len(labels)
+
+
+def _check_labels(labels: list[int], unreadable: int, workers: int) -> None:
+    positives = sum(labels)
+    if min(positives, len(labels) - positives) < workers:
+        lost = f" ({unreadable} more cannot be read from the core's store)" if unreadable else ""
+        raise NotTrainable(
+            f"{positives} positive and {len(labels) - positives} negative cases to train on{lost}, at least {workers}"
+            " of each are needed: label more cases, or freeze a rehearsal set (`edgerad evaluation freeze --rehearsal`)"
+        )
+
+
+def _fit(settings: Settings, plan: Plan, dataset: Any, steps: int) -> Progress:
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.tensorflow import TensorflowTrainer
+
+    tuning = settings.train
+    files = ray.put({path.name: path.read_bytes() for path in plan.parent.iterdir() if path.is_file()})
+
+    def loop(arguments: dict[str, Any]) -> None:
+        worker_loop(arguments, ray.get(files))
+
+    gpus = {"GPU": tuning.gpus_per_worker} if tuning.gpus_per_worker > 0 else {}
     trainer = TensorflowTrainer(
-        worker_loop,
+        loop,
         train_loop_config={
-            "parent": str(plan.parent),
             "config": asdict(plan.config),
-            "steps": plan.steps,
+            "steps": steps,
             "workers": plan.workers,
+            "threads": max(1, int(tuning.cpus_per_worker)),
         },
         scaling_config=ScalingConfig(
-            num_workers=plan.workers,
-            use_gpu=tuning.gpus_per_worker > 0,
-            resources_per_worker={
-                "CPU": tuning.cpus_per_worker,
-                **({"GPU": tuning.gpus_per_worker} if tuning.gpus_per_worker > 0 else {}),
-            },
+            num_workers=plan.workers, use_gpu=bool(gpus), resources_per_worker={"CPU": tuning.cpus_per_worker, **gpus}
         ),
+        # The same name and place again resume a run from its last checkpoint.
         run_config=RunConfig(
             name=plan.run_id,
-            storage_path=str(plan.folder),
+            storage_path=f"{settings.core.store.bucket}/{CHECKPOINTS.rstrip('/')}",
+            storage_filesystem=file_system(settings.core.store),
             failure_config=FailureConfig(max_failures=tuning.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
@@ -126,14 +169,29 @@ def _fit(settings: Settings, plan: Plan) -> tuple[Path, list[float]]:
     if result.checkpoint is None:
         msg = "training reported no checkpoint"
         raise RuntimeError(msg)
-    kept = plan.folder / f"{plan.run_id}.npz"
     with result.checkpoint.as_directory() as folder:
-        state = Progress.load(Path(folder) / STATE_FILE)
-        state.save(kept)
-    return kept, state.losses
+        return Progress.load(Path(folder) / STATE_FILE)
 
 
-def worker_loop(settings: dict[str, Any]) -> None:
+def file_system(settings: StoreSettings) -> Any:
+    """Return the core's store as Ray Train wants it, a pyarrow file system. Raises SettingsError."""
+    from pyarrow.fs import S3FileSystem
+
+    config = config_from(settings)
+    scheme, _, host = config.endpoint_url.rstrip("/").partition("://")
+    return S3FileSystem(
+        access_key=config.access_key,
+        secret_key=config.secret_key,
+        endpoint_override=host,
+        scheme=scheme,
+        region=config.region,
+        connect_timeout=config.connect_timeout,
+        request_timeout=config.read_timeout,
+        tls_ca_file_path=config.ca_file,
+    )
+
+
+def worker_loop(arguments: dict[str, Any], parent: dict[str, bytes]) -> None:
     """Fit on this worker's shard, all workers in step; the first one keeps a checkpoint after each epoch."""
     # Ray sets it to 1 for Keras 2; the loop is Keras 3's. It must be said before TensorFlow is imported.
     os.environ["TF_USE_LEGACY_KERAS"] = "0"
@@ -145,19 +203,23 @@ def worker_loop(settings: dict[str, Any]) -> None:
     from train.dataset import CaseBatches
     from train.fit import fit, seed_everything
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_intra_op_parallelism_threads(arguments["threads"])
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    config = FitConfig(**settings["config"])
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)  # a replica may serve on the same one
+    config = FitConfig(**arguments["config"])
     seed_everything(config.seed)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    bundle = load_bundle(Path(settings["parent"]), {}, verify=False)  # its signature was checked when it was pulled
-    with strategy.scope():
+    with tempfile.TemporaryDirectory() as folder, strategy.scope():
+        for name, data in parent.items():
+            (Path(folder) / name).write_bytes(data)
+        bundle = load_bundle(Path(folder), {}, verify=False)  # its signature was checked when it was pulled
         model = load_keras(bundle)
         freeze(model, blocks=config.frozen_blocks, batch_norm=config.freeze_batch_norm)
     rank = ray.train.get_context().get_world_rank()
     shard = ray.train.get_dataset_shard("train")
     cases = cases_of(list(shard.iter_batches(batch_size=64, batch_format="numpy")))
-    share = max(1, config.batch_size // settings["workers"])
+    share = max(1, config.batch_size // arguments["workers"])
     batches = CaseBatches(cases, share, config.seed + rank, input_size=bundle.manifest.input_size)
     resumed = ray.train.get_checkpoint()
     start = None
@@ -177,7 +239,7 @@ def worker_loop(settings: dict[str, Any]) -> None:
     fit(
         model,
         batches,
-        steps_per_epoch=settings["steps"],
+        steps_per_epoch=arguments["steps"],
         config=config,
         strategy=strategy,
         on_epoch=report,
@@ -185,20 +247,23 @@ def worker_loop(settings: dict[str, Any]) -> None:
     )
 
 
-def export_and_judge(settings: Settings, plan: Plan, state: Path, losses: list[float], seconds: float) -> Outcome:
+def export_and_judge(
+    settings: Settings, plan: Plan, average: list[npt.NDArray[np.float32]], losses: list[float], seconds: float
+) -> Outcome:
     """Make the candidate's bundle out of the averaged weights, and judge it against its parent on the frozen set."""
     os.environ["TF_USE_LEGACY_KERAS"] = "0"
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    from edgerad.store import ObjectStore, config_from
+    from edgerad.store import ObjectStore
     from serve.runtimes import load_keras
     from train.export import Provenance, export_bundle
 
-    store = ObjectStore(config_from(settings.core.store))
     parent = load_bundle(plan.parent, {}, verify=False)
     model = load_keras(parent)
-    model.set_weights(Progress.load(state).average)
-    inputs, labels = frozen_inputs(store, settings, parent.manifest.input_size)
+    model.set_weights(average)
+    frozen, inputs, labels = frozen_inputs(
+        ObjectStore(config_from(settings.core.store)), settings, parent.manifest.input_size
+    )
     sources = [reference.source for reference in plan.references]
     training = {
         "manifest_digest": promote.digest_of_references(plan.references),
@@ -209,7 +274,8 @@ def export_and_judge(settings: Settings, plan: Plan, state: Path, losses: list[f
         "attribution": parent.manifest.training.attribution,
     }
     key = load_pem_private_key((settings.core.signing_key.reveal() or "").encode(), None)
-    candidate = plan.folder / f"{plan.run_id}-bundle"
+    candidate = plan.folder / "candidate"
+    shutil.rmtree(candidate, ignore_errors=True)  # of a run that was interrupted here
     bundle = export_bundle(
         model,
         candidate,
@@ -220,26 +286,27 @@ def export_and_judge(settings: Settings, plan: Plan, state: Path, losses: list[f
         calibration=parent.calibration,
         thresholds=parent.thresholds,
     )
-    decision = judge(parent, bundle, inputs, labels, settings.train.promote_confidence)
-    return Outcome(candidate, bundle.digest, decision, losses)
+    decision = judge(parent, bundle, frozen, inputs, labels, settings.train.promote_confidence)
+    return Outcome(candidate, bundle.digest, decision, losses, 0)
 
 
 def frozen_inputs(
     store: ObjectStore, settings: Settings, size: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8]]:
-    """Return the frozen set as model inputs uint8 [n, size, size, 1] and labels; empty where none is frozen."""
+) -> tuple[FrozenSet | None, npt.NDArray[np.uint8], npt.NDArray[np.int8]]:
+    """Return the frozen set, its model inputs uint8 [n, size, size, 1] and its labels; none where none is frozen."""
     from serve.preprocess import preprocess
 
     frozen = evaluation_set.read(store, settings.train.evaluation_prefix)
     if frozen is None:
-        return np.zeros((0, size, size, 1), np.uint8), np.zeros(0, np.int8)
+        return None, np.zeros((0, size, size, 1), np.uint8), np.zeros(0, np.int8)
     pairs = [(preprocess(pixels, size), item.label) for item, pixels in evaluation_set.load(store, frozen)]
-    return np.stack([image for image, _ in pairs]), np.array([label for _, label in pairs], np.int8)
+    return frozen, np.stack([image for image, _ in pairs]), np.array([label for _, label in pairs], np.int8)
 
 
 def judge(
     parent: Bundle,
     candidate: Bundle,
+    frozen: FrozenSet | None,
     inputs: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int8],
     confidence: float,
@@ -247,12 +314,14 @@ def judge(
     """Compare two bundles on the frozen set as they would serve: LiteRT, each with its own calibration."""
     from train.export import litert_logits
 
-    if not len(inputs):
+    if frozen is None:
         return Decision(False, "not promoted: no evaluation set is frozen; freeze one with `edgerad evaluation freeze`")
-    probabilities = [
+    old, new = (
         np.array(
             [float(bundle.calibration.apply(logit)) for logit in litert_logits(bundle.read("model.tflite"), inputs)]
         )
         for bundle in (parent, candidate)
-    ]
-    return promote.decide(labels, probabilities[0], probabilities[1], confidence)
+    )
+    decision = promote.decide(labels, old, new, confidence)
+    which = {"version": frozen.version, "digest": frozen.digest, "cases": len(frozen.items)}
+    return replace(decision, figures={**decision.figures, "evaluation_set": which})

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from edgerad import ledger, registry
+from edgerad import decisions, ledger, registry
 from edgerad.records import Model, now
 from train.evaluate import compare, evaluate
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from edgerad.database import Database
     from edgerad.store import ObjectStore
+    from serve.bundle import Bundle
     from train.cases import Reference
 
 OPERATING_POINT = 0.5
@@ -37,6 +38,9 @@ MARGIN = 0.05
 MIN_CASES = 20
 """Fewest cases of each label in the frozen set; below that no difference could be told from chance."""
 
+ACTOR = "core"
+REASON_LIMIT = 500
+LOOKS = 5
 CANDIDATE, PROMOTED, REJECTED, RETIRED = "candidate", "promoted", "rejected", "retired"
 
 
@@ -127,6 +131,12 @@ def _rounded(change: PairedChange) -> dict[str, float]:
     return {"value": round(change.difference, 4), "low": round(change.low, 4)}
 
 
+def _lock(session: Session) -> None:
+    """Let one transaction at a time decide what is in service; SQLite has one writer anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(7313)"))
+
+
 def promoted(session: Session, finding: str) -> Model | None:
     """Return the model in service by the core's records."""
     query = select(Model).where(Model.finding == finding, Model.state == PROMOTED)
@@ -148,13 +158,14 @@ def uri_of(finding: str, digest: str) -> str:
 def adopt(database: Database, finding: str, digest: str, metrics: dict[str, Any], reason: str) -> None:
     """Record a published model as the one in service where there is none yet."""
     with database.write() as session:
+        _lock(session)
         if promoted(session, finding) is not None:
             return
         at = now()
         model = session.get(Model, digest) or Model(model_digest=digest, finding=finding, uri=uri_of(finding, digest))
         model.state, model.metrics, model.reason, model.created_at, model.decided_at = PROMOTED, metrics, reason, at, at
         session.add(model)
-        ledger.audit(session, "core", "model-promoted", digest, {"reason": reason})
+        ledger.audit(session, ACTOR, "model-promoted", digest, {"reason": reason})
 
 
 def settle(
@@ -171,34 +182,95 @@ def settle(
 
     Where the model that it was compared with is no longer in service, it is rejected: that comparison decides nothing.
     """
+    _lock(session)
+    known = session.get(Model, digest)
+    if known is not None:  # decided before; the first decision stays
+        return known.state
     served = promoted(session, finding)
     verdict = decision
     if served is None or served.model_digest != compared_with:
         verdict = Decision(False, "not promoted: another model came into service during the evaluation; train again")
-    model = Model(
+    model = _new(finding, digest, metrics, parent=compared_with, training_run_id=training_run_id)
+    session.add(model)
+    session.flush()
+    if verdict.promoted and served is not None:
+        _put_in_service(session, model, served, ACTOR, verdict.reason)
+    else:
+        model.state, model.reason, model.decided_at = REJECTED, verdict.reason, now()
+        ledger.audit(session, ACTOR, "model-rejected", digest, {"reason": verdict.reason})
+    return model.state
+
+
+def _new(
+    finding: str, digest: str, metrics: dict[str, Any], *, parent: str | None, training_run_id: str | None = None
+) -> Model:
+    return Model(
         model_digest=digest,
         finding=finding,
         state=CANDIDATE,
         uri=uri_of(finding, digest),
-        parent_digest=compared_with,
+        parent_digest=parent,
         training_run_id=training_run_id,
         metrics=metrics,
-        reason=verdict.reason,
-        decided_at=now(),
+        created_at=now(),
     )
-    session.add(model)
-    session.flush()
-    if verdict.promoted and served is not None:
-        _put_in_service(session, model, served, "core", verdict.reason)
-    else:
-        model.state = REJECTED
-        ledger.audit(session, "core", "model-rejected", digest, {"reason": verdict.reason})
-    return model.state
+
+
+def add(database: Database, bundle: Bundle, person: str, reason: str) -> bool:
+    """Record a published bundle from elsewhere as a candidate; return False where it was known. Raises NotPossible."""
+    actor, why = _by_hand(person, reason)
+    with database.write() as session:
+        if session.get(Model, bundle.digest) is not None:
+            return False
+        finding, metrics = bundle.manifest.finding, bundle.manifest.metrics
+        model = _new(finding, bundle.digest, dict(metrics), parent=bundle.manifest.parent)
+        model.reason = f"added by hand: {why}"
+        session.add(model)
+        ledger.audit(session, actor, "model-added", bundle.digest, {"reason": model.reason})
+    return True
+
+
+def find(database: Database, finding: str, beginning: str) -> Model:
+    """Return the one model whose digest begins so. Raises NotPossible when there is none, or more than one."""
+    with database.read() as session:
+        query = select(Model).where(Model.finding == finding, Model.model_digest.startswith(beginning, autoescape=True))
+        found = list(session.scalars(query.limit(2)))
+    if len(found) == 1 and beginning:
+        return found[0]
+    many = "several models begin" if found else f"no model for {finding} begins"
+    raise NotPossible(f"{many} with {beginning[:64]!r}; `edgerad models list` shows those there are")
+
+
+def previous(database: Database, finding: str) -> str:
+    """Return the digest that `rollback` would go back to. Raises NotPossible."""
+    with database.read() as session:
+        return _previous(session, finding).model_digest
+
+
+def _previous(session: Session, finding: str) -> Model:
+    query = select(Model).where(Model.finding == finding, Model.state == RETIRED)
+    before = session.scalars(query.order_by(Model.decided_at.desc()).limit(1)).first()
+    if before is None:
+        raise NotPossible("no model was in service before this one; there is nothing to go back to")
+    return before
+
+
+def _by_hand(person: str, reason: str) -> tuple[str, str]:
+    try:
+        actor = decisions.ACTOR + decisions.named(person)
+    except decisions.DecisionError as error:
+        raise NotPossible(str(error)) from None
+    why = " ".join(reason.split())
+    if not 1 <= len(why) <= REASON_LIMIT:
+        raise NotPossible(f"give a reason (1 to {REASON_LIMIT} characters): it is recorded with the decision")
+    return actor, why
 
 
 def promote_by_hand(database: Database, finding: str, digest: str, person: str, reason: str) -> None:
     """Put a registered model into service against or without a decision of the rule. Raises NotPossible."""
+    actor, why = _by_hand(person, reason)
     with database.write() as session:
+        _lock(session)
         model = session.get(Model, digest)
         if model is None or model.finding != finding:
             raise NotPossible(
@@ -207,50 +279,54 @@ def promote_by_hand(database: Database, finding: str, digest: str, person: str, 
         served = promoted(session, finding)
         if served is not None and served.model_digest == digest:
             raise NotPossible(f"model {digest[:12]} is in service already")
-        _put_in_service(session, model, served, person, f"promoted by hand: {reason}")
+        _put_in_service(session, model, served, actor, f"promoted by hand: {why}")
 
 
 def rollback(database: Database, finding: str, person: str, reason: str) -> str:
     """Put the model that was in service before into service again; return its digest. Raises NotPossible."""
+    actor, why = _by_hand(person, reason)
     with database.write() as session:
+        _lock(session)
         served = promoted(session, finding)
-        query = select(Model).where(Model.finding == finding, Model.state == RETIRED)
-        before = session.scalars(query.order_by(Model.decided_at.desc()).limit(1)).first()
-        if served is None or before is None:
-            raise NotPossible("no model was in service before this one; there is nothing to go back to")
-        why = f"rolled back: {reason}"
-        _put_in_service(session, before, served, person, why)
+        before = _previous(session, finding)
+        if served is None:
+            raise NotPossible("no model is in service; `edgerad models promote DIGEST` puts one there")
+        why = f"rolled back: {why}"
+        _put_in_service(session, before, served, actor, why)
         # Rejected, not retired: a second rollback goes further back and not forth again.
         served.state, served.reason = REJECTED, why
-        ledger.audit(session, person, "model-rejected", served.model_digest, {"reason": why})
+        ledger.audit(session, actor, "model-rejected", served.model_digest, {"reason": why})
         return before.model_digest
 
 
-def _put_in_service(session: Session, model: Model, served: Model | None, person: str, reason: str) -> None:
+def _put_in_service(session: Session, model: Model, served: Model | None, actor: str, reason: str) -> None:
     at = now()
     if served is not None:
         served.state, served.decided_at = RETIRED, at
     model.state, model.reason, model.decided_at = PROMOTED, reason, at
-    previous = served.model_digest if served else None
-    ledger.audit(session, person, "model-promoted", model.model_digest, {"reason": reason, "previous": previous})
+    before = served.model_digest if served else None
+    ledger.audit(session, actor, "model-promoted", model.model_digest, {"reason": reason, "previous": before})
 
 
 def point(store: ObjectStore, database: Database, finding: str) -> bool:
     """Move the registry's pointer to the model in service by the records, where it is not there; return whether moved.
 
-    A crash between the record and the pointer is mended by the next call. Raises StoreUnavailable, RegistryError.
+    A crash between the record and the pointer is mended by the next call. The record is read again after the write:
+    of two cores that move the pointer at once, the last to write finds out if what it wrote is no longer right.
+    Raises StoreUnavailable, RegistryError.
     """
-    wanted = in_service(database, finding)
-    if wanted is None:
-        return False
-    try:
-        held = registry.current(store, finding)
-    except registry.RegistryDamaged:
-        held = None
-    if held == wanted:
-        return False
-    registry.promote(store, finding, wanted)
-    return True
+    moved = False
+    for _ in range(LOOKS):
+        wanted = in_service(database, finding)
+        try:
+            held = registry.current(store, finding)
+        except registry.RegistryDamaged:
+            held = None
+        if wanted is None or held == wanted:
+            break
+        registry.promote(store, finding, wanted)
+        moved = True
+    return moved
 
 
 def digest_of_references(references: Sequence[Reference]) -> str:

@@ -1,14 +1,22 @@
-"""`edgerad models`: the core's registry: list, show, promote, roll back, the public key."""
+"""`edgerad models`: the core's registry: list, show, add, promote, roll back, the public key."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from sqlalchemy import select
 
-from edgerad.settings import Settings, load_settings
+from edgerad.commands import reach
+from edgerad.settings import load_settings
+
+if TYPE_CHECKING:
+    from edgerad.settings import Settings
+    from edgerad.store import ObjectStore
+    from serve.bundle import Bundle
 
 app = typer.Typer(help="The core's models.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -22,18 +30,11 @@ def _facts(model: Any) -> dict[str, Any]:
         "finding": model.finding,
         "state": model.state,
         "parent": model.parent_digest,
+        "training_run": model.training_run_id,
         "created": model.created_at.isoformat(),
         "decided": model.decided_at.isoformat() if model.decided_at else None,
         "reason": model.reason,
     }
-
-
-def _database(settings: Settings) -> Any:
-    from edgerad.database import Database
-
-    database = Database(settings.database_url)
-    database.upgrade()
-    return database
 
 
 @app.command("list")
@@ -42,14 +43,16 @@ def list_models(as_json: Json = False) -> None:
     from edgerad.records import Model
 
     settings = load_settings()
-    with _database(settings).read() as session:
+    with reach.in_one_line(), reach.core_database(settings).read() as session:
         query = select(Model).where(Model.finding == settings.finding).order_by(Model.created_at.desc())
         rows = [_facts(model) for model in session.scalars(query)]
     if as_json:
         typer.echo(json.dumps(rows))
         return
     for row in rows:
-        typer.echo(f"{row['model'][:16]}  {row['state']:<9}  {row['created']}  {row['reason']}")
+        typer.echo(f"{row['model'][:16]}  {row['state']:<9}  {row['created'][:19]}  {row['reason']}")
+    if not rows:
+        typer.echo(f"no models for {settings.finding} yet; the core registers the shipped one when it starts")
 
 
 @app.command("show")
@@ -57,54 +60,73 @@ def show(
     digest: Annotated[str, typer.Argument(help="Digest, or its beginning; none: the shipped bundle.")] = "",
 ) -> None:
     """Print what is known of a model: the record, or the shipped bundle's manifest."""
+    from train import promote as records
+
     settings = load_settings()
-    if not digest:
-        from serve.bundle import bundled_keys, bundled_model, load_bundle
+    with reach.in_one_line(records.NotPossible):
+        if not digest:
+            bundle = _shipped(settings)
+            typer.echo(json.dumps({"digest": bundle.digest, **bundle.manifest.model_dump(mode="json")}, indent=2))
+            return
+        model = records.find(reach.core_database(settings), settings.finding, digest)
+        typer.echo(json.dumps({**_facts(model), "metrics": model.metrics}, indent=2))
 
-        bundle = load_bundle(bundled_model(settings.finding), bundled_keys())
-        typer.echo(json.dumps({"digest": bundle.digest, **bundle.manifest.model_dump(mode="json")}, indent=2))
-        return
-    from edgerad.records import Model
 
-    with _database(settings).read() as session:
-        found = list(session.scalars(select(Model).where(Model.model_digest.startswith(digest))))
-        if len(found) != 1:
-            typer.echo(f"edgerad: {len(found)} models begin with {digest}; see `edgerad models list`", err=True)
-            raise typer.Exit(1)
-        typer.echo(json.dumps({**_facts(found[0]), "metrics": found[0].metrics}, indent=2))
+@app.command("add")
+def add(
+    person: Person,
+    reason: Reason,
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(exists=True, file_okay=False, help="Bundle directory; none: the one that ships with edgerad."),
+    ] = None,
+) -> None:
+    """Put a bundle that was trained elsewhere into the registry, as a candidate; `promote` puts it into service."""
+    from edgerad import registry
+    from serve.bundle import load_bundle
+    from train import promote as records
+
+    with reach.in_one_line(records.NotPossible):
+        settings = reach.core_settings()
+        found = _shipped(settings) if bundle is None else load_bundle(bundle, _trusted(settings))
+        if found.manifest.finding != settings.finding:
+            raise records.NotPossible(f"the bundle is for {found.manifest.finding}, this core for {settings.finding}")
+        registry.publish(reach.core_store(settings), settings.finding, found.digest, found.path)
+        new = records.add(reach.core_database(settings), found, person, reason)
+    typer.echo(f"{'added' if new else 'known before'}: {found.digest}")
 
 
 @app.command("promote")
 def promote(
-    digest: Annotated[str, typer.Argument(help="Digest of the model.")], person: Person, reason: Reason
+    digest: Annotated[str, typer.Argument(help="Digest of the model, or its beginning.")],
+    person: Person,
+    reason: Reason,
 ) -> None:
-    """Put a model into service by hand; the edges follow the registry."""
-    from train import promote as rule
+    """Put a model into service by hand; the edges follow the registry. Its bundle is proven first."""
+    from train import promote as records
 
-    _decide(lambda database, finding: rule.promote_by_hand(database, finding, digest, person, reason))
+    with reach.in_one_line(records.NotPossible):
+        settings = reach.core_settings()
+        store, database = reach.core_store(settings), reach.core_database(settings)
+        model = records.find(database, settings.finding, digest)
+        _prove(settings, store, model.model_digest)
+        records.promote_by_hand(database, settings.finding, model.model_digest, person, reason)
+        records.point(store, database, settings.finding)
+    typer.echo(f"in service: {model.model_digest}")
 
 
 @app.command("rollback")
 def rollback(person: Person, reason: Reason) -> None:
-    """Put the model that was in service before back into service."""
-    from train import promote as rule
+    """Put the model that was in service before back into service; again: the one before that."""
+    from train import promote as records
 
-    _decide(lambda database, finding: rule.rollback(database, finding, person, reason))
-
-
-def _decide(decision: Any) -> None:
-    from edgerad.store import ObjectStore, config_from
-    from train import promote as rule
-
-    settings = load_settings()
-    database = _database(settings)
-    try:
-        decision(database, settings.finding)
-    except rule.NotPossible as error:
-        typer.echo(f"edgerad: {error}", err=True)
-        raise typer.Exit(1) from None
-    rule.point(ObjectStore(config_from(settings.core.store)), database, settings.finding)
-    typer.echo(f"in service: {rule.in_service(database, settings.finding)}")
+    with reach.in_one_line(records.NotPossible):
+        settings = reach.core_settings()
+        store, database = reach.core_store(settings), reach.core_database(settings)
+        _prove(settings, store, records.previous(database, settings.finding))
+        digest = records.rollback(database, settings.finding, person, reason)
+        records.point(store, database, settings.finding)
+    typer.echo(f"in service: {digest}")
 
 
 @app.command("public-key")
@@ -112,6 +134,27 @@ def public_key() -> None:
     """Print the key that edges put into core.trusted_keys; the private one is made on first use."""
     from edgerad import keyring
 
-    settings = load_settings()
-    key = keyring.ensure(settings.core.signing_key, settings.data_dir / "keys", "signing-key.pem", keyring.signing_key)
-    typer.echo(keyring.public_key(key.reveal() or ""))
+    typer.echo(keyring.public_key(reach.core_settings().core.signing_key.reveal() or ""))
+
+
+def _shipped(settings: Settings) -> Bundle:
+    from serve.bundle import bundled_keys, bundled_model, load_bundle
+
+    return load_bundle(bundled_model(settings.finding), bundled_keys())
+
+
+def _trusted(settings: Settings) -> dict[str, bytes]:
+    from serve.bundle import bundled_keys, parse_trusted_keys
+
+    return {**bundled_keys(), **parse_trusted_keys(settings.core.trusted_keys)}
+
+
+def _prove(settings: Settings, store: ObjectStore, digest: str) -> None:
+    """Check that the registry holds the bundle whole and signed. Raises StoreError, BundleError."""
+    from edgerad import registry
+    from serve.bundle import load_bundle
+
+    if not registry.is_published(store, settings.finding, digest):
+        raise registry.RegistryError(f"model {digest[:12]} is recorded, but its bundle is not in the registry")
+    with tempfile.TemporaryDirectory() as folder:
+        load_bundle(registry.pull(store, settings.finding, digest, Path(folder)), _trusted(settings))

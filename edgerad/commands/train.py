@@ -28,17 +28,24 @@ def train(
         main(data=data, weights=weights, out=out, test=test, epochs=7, phantoms=2400, state=None)
         return
     from edgerad import cluster
-    from edgerad.settings import load_settings
+    from edgerad.commands import reach
+    from edgerad.telemetry import configure_logging
     from train.core import open_core
 
-    settings = load_settings()
-    core = open_core(settings)
-    core.prepare()
-    cluster.connect(settings)
-    try:
-        run = core.retrain()
-    finally:
-        cluster.disconnect()
+    with reach.in_one_line():
+        settings = reach.with_store(reach.core_settings())
+        configure_logging(settings.telemetry)
+        reach.core_database(settings).close()
+        core = open_core(settings)
+        core.prepare()
+        cluster.connect(settings)
+        try:
+            run = core.retrain()
+        finally:
+            cluster.disconnect()
+    if run is None:
+        typer.echo("edgerad: the core is training already; see `edgerad status` and the operations page", err=True)
+        raise typer.Exit(1)
     report = {"training_run": run.training_run_id, "state": run.state, "candidate": run.candidate_digest,
               "cases": run.cases, "error": run.error, **run.progress}  # fmt: skip
     typer.echo(json.dumps(report) if as_json else "\n".join(f"{name}: {value}" for name, value in report.items()))

@@ -1,5 +1,6 @@
 """Every page draws over a seeded database, and its buttons write what they say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from edgerad import decisions
 from edgerad.audit import verify
 from edgerad.database import Database
-from edgerad.records import Alert, Image, Label, Record, Review
+from edgerad.records import Alert, CoreCase, Image, Label, Record, Review
 from tests.dashboard.conftest import Edge
 
 PAGES = ("worklist", "case", "label", "trends", "operations")
@@ -145,13 +146,46 @@ def test_readings_confirm_or_overrule_and_are_all_kept(edge: Edge) -> None:
 
 def test_the_core_labels_without_seeing_the_models_opinion(edge: Edge) -> None:
     page = draw("label")
-    assert "50%" not in text(page)
+    shown = re.sub(r"<style>.*?</style>", "", text(page), flags=re.DOTALL)
+    assert "waits for a label" in shown
+    for opinion in ("50", "%", "0.5", "uncertain", "unknown", "random", "risk", "model"):
+        assert opinion not in shown
     assert len(page.get("image")) == 1
     press(page, "Yes")
     (label,) = rows(edge.database, Label)
     assert isinstance(label, Label)
     assert (label.case_id, label.label, label.labeller, label.source) == ("case-1", "positive", "Dr. Test", "expert")
     assert "Nothing to label" in text(draw("label"))
+
+
+def test_a_key_pressed_in_error_is_put_right_by_going_back(edge: Edge) -> None:
+    add_case(edge, "case-2", 0.45)
+    page = draw("label")
+    press(page, "Yes")
+    press(page, "No")
+    assert "Nothing to label" in text(page)
+    press(page, "Back to the case before")
+    assert "the newest label counts" in text(page)
+    press(page, "Back to the case before")
+    assert not [button for button in page.button if button.label.startswith("Back")], "that was the first one"
+    press(page, "Cannot tell")
+    labels = [(row.case_id, row.label) for row in rows(edge.database, Label) if isinstance(row, Label)]
+    assert labels == [("case-1", "positive"), ("case-2", "negative"), ("case-1", "unsure")], "none is overwritten"
+    assert "Nothing to label" in text(page)
+
+
+def test_without_a_name_no_label_is_written(edge: Edge) -> None:
+    page = press(draw("label", person=""), "Yes")
+    assert "Say who you are" in text(page)
+    assert rows(edge.database, Label) == []
+
+
+def add_case(edge: Edge, case_id: str, probability: float) -> None:
+    """Let one more case wait for a label, with the picture of the first."""
+    with edge.database.write() as session:
+        first = session.get_one(CoreCase, "case-1")
+        values = {column.name: getattr(first, column.name) for column in CoreCase.__table__.columns}
+        session.add(CoreCase(**{**values, "case_id": case_id, "probability": probability}))
 
 
 def test_trends_name_simulated_reviews_and_models(edge: Edge) -> None:

@@ -145,11 +145,22 @@ def upgrade() -> None:
         sa.Column("last_label_id", sa.BigInteger(), nullable=False),
         sa.Column("progress", sa.JSON(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("owner", sa.String(length=64), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("started_at", UtcDateTime(), nullable=False),
+        sa.Column("seen_at", UtcDateTime(), nullable=False),
         sa.Column("finished_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("training_run_id"),
     )
     op.create_index(op.f("ix_training_run_state"), "training_run", ["state"], unique=False)
+    op.create_index(
+        "uq_training_run_running",
+        "training_run",
+        ["finding"],
+        unique=True,
+        sqlite_where=sa.text("state = 'running'"),
+        postgresql_where=sa.text("state = 'running'"),
+    )
     op.create_table(
         "assessment",
         sa.Column("assessment_id", sa.String(length=64), nullable=False),
