@@ -22,6 +22,7 @@ PACKAGES = {
     "postgres": ["postgresql"],
     "orthanc": ["orthanc"],
     "dcmtk": ["dcmtk"],
+    "dicom3tools": ["dicom3tools"],
     "chromium": ["chromium"],
 }
 POLICY = Path("/usr/sbin/policy-rc.d")

@@ -10,10 +10,11 @@ from deploy import kafka, postgres
 PROGRAMS = {
     "ceph": (("ceph-mon", "ceph-mgr", "ceph-osd", "radosgw"), "ceph-mon ceph-mgr ceph-osd radosgw ceph-common"),
     "dcmtk": (("storescu", "dcmsend", "echoscu"), "dcmtk"),
+    "dicom3tools": (("dciodvfy",), "dicom3tools"),
     "chromium": (("chromium",), "chromium"),
     "kafka": (("java",), "openjdk-17-jre-headless maven"),
 }  # fmt: skip
-PARTS = ("kafka", "ceph", "postgres", "orthanc", "dcmtk", "chromium")
+PARTS = ("kafka", "ceph", "postgres", "orthanc", "dcmtk", "dicom3tools", "chromium")
 
 
 def missing(part: str) -> str | None:

@@ -11,10 +11,13 @@ from enum import StrEnum
 from typing import Any
 
 from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.filereader import read_dataset
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
     SecondaryCaptureImageStorage,
 )
 
@@ -146,6 +149,8 @@ def _dicom(
     source = _parse(data)
     if str(source.get("SOPClassUID", "")) not in options.sop_classes:
         raise _Stop(Reason.SOP_CLASS, "this kind of DICOM object is not shipped")
+    if not source.get("SOPInstanceUID"):
+        raise _Stop(Reason.UNREADABLE, "SOPInstanceUID (0008,0018) is missing")
     try:
         header = headers.clean_header(source, key, keep_characteristics=options.keep_characteristics)
     except headers.NoPatient:
@@ -159,7 +164,7 @@ def _dicom(
     target = header.dataset
     px.attach(target, redacted, source)
     if source.file_meta.TransferSyntaxUID in px.LOSSY:
-        target.LossyImageCompression = "01"
+        _say_lossy(target, source, redacted.nbytes)
     if boxes and target.get("ImageType"):
         # PS3.3 C.7.6.1.1.2: pixels that were changed make a derived image.
         target.ImageType = ["DERIVED", *list(target.ImageType)[1:]]
@@ -173,14 +178,38 @@ def _dicom(
     return clean, DICOM, str(target.PatientID)
 
 
+def _say_lossy(target: Dataset, source: Dataset, size: int) -> None:
+    """The loss stays known when the pixels are decompressed (PS3.3 C.7.6.1.1.5), also where the source kept silent."""
+    target.LossyImageCompression = "01"
+    if "LossyImageCompressionMethod" not in target:
+        lossy_2000 = str(source.file_meta.TransferSyntaxUID) in JPEG2000TransferSyntaxes
+        near = str(source.file_meta.TransferSyntaxUID) in JPEGLSTransferSyntaxes
+        target.LossyImageCompressionMethod = "ISO_15444_1" if lossy_2000 else "ISO_14495_1" if near else "ISO_10918_1"
+    if "LossyImageCompressionRatio" not in target:
+        target.LossyImageCompressionRatio = f"{size / max(len(source.PixelData), 1):.4g}"
+
+
 def _parse(data: bytes) -> Dataset:
     try:
         with warnings.catch_warnings():
             # The allow-list drops odd values one by one; what decides the pixels is checked when they are decoded.
             warnings.simplefilter("ignore")
-            return dcmread(io.BytesIO(data))
+            # Before anything else is read: the deflated syntax would be inflated without bound.
+            supported = _transfer_syntax(data) in px.SYNTAXES
+            dataset = dcmread(io.BytesIO(data)) if supported else None
     except Exception as error:  # noqa: BLE001 - pydicom raises what its parsing meets
         raise _Stop(Reason.UNREADABLE, f"parsing raised {type(error).__name__}") from None
+    if dataset is None:
+        raise _Stop(Reason.UNSUPPORTED, "transfer syntax")
+    return dataset
+
+
+def _transfer_syntax(data: bytes) -> str:
+    """TransferSyntaxUID (0002,0010) of the file meta information, which is always Explicit VR Little Endian."""
+    buffer = io.BytesIO(data)
+    buffer.seek(132)
+    meta = read_dataset(buffer, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
+    return str(meta.get("TransferSyntaxUID", ""))
 
 
 def _picture(data: bytes, options: Options, hints: tuple[str, ...], record: dict[str, Any]) -> tuple[bytes, str]:

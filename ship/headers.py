@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+import struct
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -17,10 +18,11 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from edgerad import __version__
-from ship.header_rules import CHARACTERISTICS, CODES, RULES, Action, Rule
+from ship.header_rules import CHARACTERISTICS, RULES, WORDS, Action, Rule, codes, meaning_of
 from ship.keys import SiteKey
 
 IMPLEMENTATION_UID = "2.25.298127389847318937465219834756183475610"
@@ -35,11 +37,12 @@ _OPTIONS = {
 }
 """CID 7050, PS3.16."""
 
-CONSTANTS = (METHOD, f"EDGERAD_{__version__}", IMPLEMENTATION_UID, *_OPTIONS.values(), *_OPTIONS, *CODES.values())
-"""Every text that this module writes itself: what a scan for the patient's values must not stumble over."""
 
 _MAX_VALUES = 64
+_MAX_DECIMAL = 1e12
+"""No measurement of an X-ray is larger: a longer number is an identifier in the wrong place."""
 _MAX_ITEMS = 64
+_MAX_WORDS = 64
 _LUT_ENTRIES = 65536
 
 
@@ -60,6 +63,9 @@ class _Maps:
     key: SiteKey
     issuer: str
     patient_id: str
+    names: frozenset[str]
+    """The words of PatientName (0010,0010), in capitals: no description keeps one of them."""
+    signed: bool
     counts: Counter[str]
 
 
@@ -75,15 +81,29 @@ def clean_header(source: Dataset, key: SiteKey, *, keep_characteristics: bool = 
         if not patient_id:
             raise NoPatient
         counts: Counter[str] = Counter()
-        maps = _Maps(key, _text(source, "IssuerOfPatientID"), patient_id, counts)
+        names = frozenset(re.findall(r"\w+", _text(source, "PatientName").upper()))
+        signed = _text(source, "PixelRepresentation") == "1"
+        maps = _Maps(key, _text(source, "IssuerOfPatientID"), patient_id, names, signed, counts)
         rules = {**RULES, **CHARACTERISTICS} if keep_characteristics else RULES
         target = _clean(source, rules, maps)
+        if "ImageType" in target:
+            target.ImageType = _image_type(target.ImageType)
         target.SpecificCharacterSet = "ISO_IR 192"
         return CleanHeader(target, counts)
 
 
+def constants() -> frozenset[str]:
+    """Every text that this module writes itself: what a scan for the patient's values must not stumble over."""
+    return frozenset((METHOD, f"EDGERAD_{__version__}", IMPLEMENTATION_UID, *_OPTIONS, *_OPTIONS.values())) | frozenset(
+        codes().values()
+    )
+
+
 def _text(dataset: Dataset, keyword: str) -> str:
-    value = dataset.get(keyword)
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # noqa: BLE001 - what can't be read is as good as missing
+        return ""
     return "" if value is None else str(value).strip(" \0")
 
 
@@ -99,41 +119,59 @@ def _clean(source: Dataset, rules: Mapping[str, Rule], maps: _Maps) -> Dataset:
             maps.counts["removed"] += 1
             continue
         try:
-            element = source[tag]
-            value, end = _apply(element, rule, maps)
+            vr, value, end = _apply(_known(source[tag], maps), rule, maps)
         except Exception:  # noqa: BLE001 - a value that can't be read or checked does not pass, whatever it was
             maps.counts["invalid"] += 1
-            if rule.action in (Action.EMPTY, Action.DATE):
-                target.add(DataElement(tag, dictionary_VR(tag), ""))
+            if rule.required or rule.action is Action.EMPTY:
+                target.add(_empty(tag))
             continue
-        target.add(DataElement(tag, element.VR, value))
+        target.add(DataElement(tag, vr, value))
         maps.counts[end] += 1
     return target
 
 
-def _apply(element: DataElement, rule: Rule, maps: _Maps) -> tuple[Any, str]:  # noqa: PLR0911 - one return an action
-    """The value that stays and its end; raises ValueError (or what reading the value raised) when none may."""
-    if element.VR not in dictionary_VR(element.tag).split(" or "):
+def _empty(tag: BaseTag) -> DataElement:
+    vr = dictionary_VR(tag).split(" or ")[0]
+    return DataElement(tag, vr, Sequence() if vr == "SQ" else "")
+
+
+def _known(element: DataElement, maps: _Maps) -> DataElement:
+    """The element with the one VR it has in this object, where the dictionary leaves a choice (PS3.5 section A.1)."""
+    if " or " not in element.VR or not isinstance(element.value, bytes):
+        return element
+    if element.keyword == "LUTData":
+        return DataElement(element.tag, "OW", element.value)
+    vr, form = ("SS", "h") if maps.signed else ("US", "H")
+    values = list(struct.unpack(f"<{len(element.value) // 2}{form}", element.value))
+    return DataElement(element.tag, vr, values if len(values) > 1 else values[0])
+
+
+def _apply(element: DataElement, rule: Rule, maps: _Maps) -> tuple[str, Any, str]:  # noqa: PLR0911 - one an action
+    """The VR and value that stay, and the end; raises ValueError (or what reading the value raised) when none may."""
+    vr = element.VR
+    if vr not in dictionary_VR(element.tag).split(" or "):
         raise ValueError("unexpected value representation")
     match rule.action:
         case Action.EMPTY:
-            return "", "emptied"
+            return vr, _empty(element.tag).value, "emptied"
         case Action.IDENTIFIER:
-            return maps.key.identifier("patient", maps.issuer, maps.patient_id), "mapped"
+            return vr, maps.key.identifier("patient", maps.issuer, maps.patient_id), "mapped"
         case Action.UID:
-            return maps.key.uid(_one(element)), "mapped"
+            return vr, maps.key.uid(_one(element)), "mapped"
         case Action.DATE:
-            return _shifted(_one(element), maps.key.shift(maps.issuer, maps.patient_id)), "mapped"
+            return vr, _shifted(_one(element), vr, maps.key.shift(maps.issuer, maps.patient_id)), "mapped"
+        case Action.WORDS:
+            return vr, _words(_one(element), maps.names), "cleaned"
         case Action.ITEMS:
             items = [_clean(item, rule.items or {}, maps) for item in _items(element)]
-            return Sequence([item for item in items if _whole(item, rule)]), "kept"
+            return vr, Sequence([item for item in items if _whole(item, rule)]), "kept"
         case Action.CODES:
-            codes = [code for item in _items(element) if (code := _known_code(item)) is not None]
-            if not codes:
+            known = [code for item in _items(element) if (code := _known_code(item)) is not None]
+            if not known:
                 raise ValueError("no known code")
-            return Sequence(codes), "kept"
+            return vr, Sequence(known), "kept"
         case Action.KEEP:
-            return _kept(element, rule), "kept"
+            return vr, _kept(element, rule), "kept"
 
 
 def _one(element: DataElement) -> str:
@@ -153,7 +191,7 @@ def _items(element: DataElement) -> list[Dataset]:
 def _whole(item: Dataset, rule: Rule) -> bool:
     if "LUTDescriptor" in (rule.items or {}):
         return "LUTDescriptor" in item and "LUTData" in item and _lut_fits(item)
-    return len(item) > 0
+    return "ReferencedSOPClassUID" in item and "ReferencedSOPInstanceUID" in item
 
 
 def _lut_fits(item: Dataset) -> bool:
@@ -167,7 +205,7 @@ def _lut_fits(item: Dataset) -> bool:
 
 def _known_code(item: Dataset) -> Dataset | None:
     scheme, value = _text(item, "CodingSchemeDesignator"), _text(item, "CodeValue")
-    meaning = CODES.get((scheme, value))
+    meaning = meaning_of(scheme, value)
     return None if meaning is None else code_item(scheme, value, meaning)
 
 
@@ -178,10 +216,27 @@ def code_item(scheme: str, value: str, meaning: str) -> Dataset:
     return item
 
 
-def _shifted(text: str, shift: dt.timedelta) -> str:
-    if not re.fullmatch(r"\d{8}", text):
+def _shifted(text: str, vr: str, shift: dt.timedelta) -> str:
+    """A DA, or a DT cut to its day, moved by whole days: the clock would tell one patient's visits from another's."""
+    if not re.fullmatch(r"\d{8}" if vr == "DA" else r"\d{8}\d*(\.\d+)?([+-]\d{4})?", text):
         raise ValueError("not a date")
-    return (dt.date.fromisoformat(text) + shift).strftime("%Y%m%d")
+    return (dt.date.fromisoformat(text[:8]) + shift).strftime("%Y%m%d")
+
+
+def _words(text: str, names: frozenset[str]) -> str:
+    found = [word for word in re.findall(r"\w+", text.upper()) if word in WORDS and word not in names]
+    if not any(word.isalpha() for word in found):
+        raise ValueError("no word of the list")
+    return " ".join(found)[:_MAX_WORDS].rstrip()
+
+
+def _image_type(values: Any) -> list[str]:
+    """ImageType (0008,0008) with both values that it must have (C.7.6.1.1.2); what was no standard value is gone."""
+    values = [str(value) for value in values] if isinstance(values, MultiValue | list) else [str(values)]
+    first, second = (*values, "", "")[:2]
+    first = first if first in ("ORIGINAL", "DERIVED") else "DERIVED"
+    second = second if second in ("PRIMARY", "SECONDARY") else "SECONDARY"
+    return [first, second, *values[2:]]
 
 
 def _kept(element: DataElement, rule: Rule) -> Any:
@@ -194,13 +249,16 @@ def _kept(element: DataElement, rule: Rule) -> Any:
     return kept[0] if len(kept) == 1 else kept
 
 
-def _checked(text: str, vr: str, rule: Rule) -> Any:  # noqa: PLR0911 - one return a value representation
+def _checked(text: str, vr: str, rule: Rule) -> Any:  # noqa: PLR0911, PLR0912 - one branch a value representation
     text = text.strip(" \0")
+    if rule.places and text not in (rule.allowed or ()):
+        return ""
+    if rule.allowed is not None and text not in rule.allowed:
+        raise ValueError("not an allowed value")
     match vr:
-        case "CS":
-            # An empty value holds its place in ImageType and PatientOrientation.
-            if rule.allowed is None or (text and text not in rule.allowed):
-                raise ValueError("not an allowed value")
+        case "CS" | "LO" | "SH":
+            if rule.allowed is None:
+                raise ValueError("a text that no list allows")
             return text
         case "DS":
             return _decimal(text)
@@ -210,7 +268,7 @@ def _checked(text: str, vr: str, rule: Rule) -> Any:  # noqa: PLR0911 - one retu
             return _integer(text, 32)
         case "FD" | "FL":
             number = float(text)
-            if not math.isfinite(number):
+            if not abs(number) < _MAX_DECIMAL:
                 raise ValueError("not finite")
             return number
         case "UI":
@@ -236,8 +294,8 @@ def _integer(text: str, bits: int) -> int:
 def _decimal(text: str) -> str:
     """The number written anew in at most 16 characters (PS3.5 section 6.2)."""
     number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("not finite")
+    if not math.isfinite(number) or abs(number) >= _MAX_DECIMAL:
+        raise ValueError("no measurement")
     for digits in range(12, 5, -1):
         written = f"{number:.{digits}g}"
         if len(written) <= 16:

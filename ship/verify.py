@@ -5,36 +5,42 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from pydicom import Dataset, dcmread
+import numpy as np
+from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
+from ship import elements
 from ship import pixels as px
 from ship.boxes import Box
-from ship.headers import CONSTANTS
-from ship.identity import Identity
+from ship.elements import Element
+from ship.headers import constants
+from ship.identity import LONG, Identity
 
-LONG = 6
-"""From this length on a value is looked for anywhere; a shorter one only where it stands alone, as a word."""
 IN_PIXELS = 10
 """From this length on a value is looked for among the pixels as well, where short ones occur by chance."""
 
-_FREE_TEXT = frozenset(("LT", "ST", "UT", "UC", "UR", "UN", "AE", "DT", "OB", "OD", "OF", "OL", "OV"))
-_TEXT_TAGS = frozenset((
-    0x00100020,  # PatientID
-    0x00120063,  # DeidentificationMethod
-    0x00080100,  # CodeValue
-    0x00080102,  # CodingSchemeDesignator
-    0x00080104,  # CodeMeaning
-    0x00080050, 0x00200010, 0x00080070,  # AccessionNumber, StudyID, Manufacturer: empty
-    0x00283004,  # ModalityLUTType
-))  # fmt: skip
-_VIEW = frozenset((0x00540220, 0x00540222))
-"""ViewCodeSequence and its modifier: codes of a closed list, and all that may come from beyond group 0040."""
-_MAX_DEPTH = 2
-_PIXEL_DATA = 0x7FE00010
-_ENCODINGS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be")
+_FREE_TEXT = frozenset(("LT", "ST", "UT", "UC", "UR", "UN", "AE", "OB", "OD", "OF", "OL", "OV", "TM", "AT", "SV", "UV"))
+_CODES = frozenset((0x00080100, 0x00080102, 0x00080104))
+"""CodeValue, CodingSchemeDesignator, CodeMeaning: only inside the sequences of codes."""
+_CODE_SEQUENCES = frozenset((0x00082218, 0x00540220, 0x00120064))
+"""AnatomicRegionSequence, ViewCodeSequence, DeidentificationMethodCodeSequence."""
+_SEQUENCES = _CODE_SEQUENCES | {0x00081140, 0x00082112, 0x00283000, 0x00283010, 0x00400555}
+"""Also ReferencedImage, SourceImage, ModalityLUT, VOILUT and AcquisitionContext (which must be empty)."""
+_WORDS = frozenset((0x00081030, 0x0008103E, 0x00181030, 0x00400254))
+"""StudyDescription, SeriesDescription, ProtocolName, PerformedProcedureStepDescription."""
+_TOKENS = frozenset((0x00281054, 0x00181160, 0x00283004))
+"""RescaleType, FilterType, ModalityLUTType: defined terms in text attributes."""
+_PATIENT_ID, _PATIENT_NAME, _METHOD, _PIXEL_DATA = 0x00100020, 0x00100010, 0x00120063, 0x7FE00010
+_LUT_DATA, _META_VERSION = 0x00283006, 0x00020001
+_GROUPS = frozenset((0x0002, 0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x0040, 0x0054, 0x2050, 0x7FE0))
+_ENCODINGS = (
+    *("utf-8", "latin-1", "utf-16-le", "utf-16-be", "iso8859-2", "iso8859-4", "iso8859-5", "iso8859-6", "iso8859-7"),
+    *("iso8859-8", "iso8859-9", "tis-620", "shift_jis", "euc_jp", "iso2022_jp_2", "euc_kr", "gb18030"),
+)
+"""Unicode, and the character sets of SpecificCharacterSet (0008,0005), PS3.3 C.12.1.1.2."""
+_MAX_DEPTH = 1
 
 
 class NotClean(Exception):
@@ -45,31 +51,31 @@ def verify_dicom(
     data: bytes, source: px.Pixels, boxes: Sequence[Box], identity: Identity, max_pixels: int
 ) -> px.Pixels:
     """Read the new file as a stranger would and return its pixels; raises NotClean."""
-    if data[:128] != bytes(128) or data[128:132] != b"DICM":
-        raise NotClean("preamble")
+    try:
+        found = list(elements.read(data))
+        walk(found, identity)
+    except elements.Malformed as why:
+        raise NotClean(str(why)) from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             dataset = dcmread(io.BytesIO(data))
-            walk(dataset.file_meta, identity, depth=0)
-            walk(dataset, identity, depth=0)
             result = px.decode_dicom(dataset, max_pixels)
-    except NotClean:
-        raise
     except Exception as error:  # noqa: BLE001 - unreadable is not clean, however it shows
         raise NotClean(f"reading it back raised {type(error).__name__}") from None
     if dataset.file_meta.TransferSyntaxUID != ExplicitVRLittleEndian:
         raise NotClean("transfer syntax")
-    for keyword in ("PatientIdentityRemoved", "BurnedInAnnotation", "DeidentificationMethodCodeSequence"):
-        if keyword not in dataset:
-            raise NotClean(f"{keyword} is missing")
+    _must_say(found)
     if not px.proven(source, result, boxes):
         raise NotClean("pixels outside the boxes changed, or a box is not constant")
-    body = bytes(dataset.PixelData)
-    position = data.rfind(body)
-    if position < 0 or position + len(body) != len(data):
+    last = found[-1]
+    if (
+        last.tag != _PIXEL_DATA
+        or last.value != bytes(dataset.PixelData)
+        or len(last.value) - result.nbytes not in (0, 1)
+    ):
         raise NotClean("bytes after the pixels")
-    scan(data[:position], body, identity)
+    scan(b"\\".join(_unknown_values(found)), last.value, identity)
     return result
 
 
@@ -88,72 +94,140 @@ def verify_png(data: bytes, source: px.Pixels, boxes: Sequence[Box], identity: I
     return result
 
 
-def walk(dataset: Dataset, identity: Identity, *, depth: int) -> None:
+def _must_say(found: Sequence[Element]) -> None:
+    """PatientIdentityRemoved, BurnedInAnnotation, the method's codes; meta information and data set name one object."""
+    values = {element.tag: element.value.strip(b" \0") for element in found if not element.path}
+    if values.get(0x00120062) != b"YES" or values.get(0x00280301) != b"NO" or 0x00120064 not in values:
+        raise NotClean("it does not say that it is de-identified")
+    if not values.get(0x00080018) or values.get(0x00020003) != values[0x00080018]:
+        raise NotClean("file meta information of another object")
+
+
+def walk(found: Sequence[Element], identity: Identity) -> None:
     """Look at every element at every depth; raises NotClean with the tag of the first that must not be there."""
-    if depth > _MAX_DEPTH:
-        raise NotClean("sequences nested too deep")
-    for element in dataset:
-        tag, where = element.tag, f"({element.tag.group:04X},{element.tag.element:04X})"
-        if tag.is_private:
-            raise NotClean(f"private attribute {where}")
-        if (
-            0x5000 <= tag.group <= 0x50FF
-            or 0x6000 <= tag.group <= 0x60FF
-            or (0x0040 < tag.group < 0x2000 and tag not in _VIEW)
-        ):
-            raise NotClean(f"group of {where}")
-        if element.VR == "SQ":
-            for item in element.value:
-                walk(item, identity, depth=depth + 1)
-            continue
-        if tag == _PIXEL_DATA or tag.group == 2:
-            continue
-        values = [] if element.is_empty else element.value if element.VM > 1 else [element.value]
-        if element.VR in _FREE_TEXT and values:
-            raise NotClean(f"free text or opaque bytes in {where}")
-        for value in values:
-            _judge(element.VR, str(value), int(tag), where, identity)
+    pseudonym = next((e.value for e in found if e.tag == _PATIENT_ID and not e.path), None)
+    for element in found:
+        group = element.tag >> 16
+        if group % 2:
+            raise NotClean(f"private attribute {element.name}")
+        if group not in _GROUPS:
+            raise NotClean(f"group of {element.name}")
+        if len(element.path) > _MAX_DEPTH or any(tag not in _SEQUENCES for tag in element.path):
+            raise NotClean(f"{element.name} in a sequence that must not be there")
+        if element.vr == "SQ":
+            if element.tag not in _SEQUENCES:
+                raise NotClean(f"sequence {element.name}")
+        elif element.tag in (_PATIENT_ID, _PATIENT_NAME):
+            if element.value != pseudonym or not re.fullmatch(rb"[A-Z2-7]{16}", element.value):
+                raise NotClean(f"a name or id in {element.name}")
+        elif element.value:
+            _judge(element, identity)
 
 
-def _judge(vr: str, text: str, tag: int, where: str, identity: Identity) -> None:
-    match vr:
+def _judge(element: Element, identity: Identity) -> None:  # noqa: PLR0912 - one branch a value representation
+    where, tag = element.name, element.tag
+    match element.vr:
+        case "OW" | "OB":
+            if tag not in (_PIXEL_DATA, _LUT_DATA) and (tag, element.value) != (_META_VERSION, b"\x00\x01"):
+                raise NotClean(f"opaque bytes in {where}")
         case "PN":
-            if not re.fullmatch(r"[A-Z2-7]{16}", text):
-                raise NotClean(f"a name in {where}")
+            raise NotClean(f"a name in {where}")
+        case vr if vr in _FREE_TEXT:
+            raise NotClean(f"free text or opaque bytes in {where}")
         case "LO" | "SH":
-            if tag not in _TEXT_TAGS:
+            if not _text_may_stay(element):
                 raise NotClean(f"text in {where}")
+        case "CS":
+            if not all(re.fullmatch(r"[A-Z0-9_ -]{0,16}", text) for text in element.texts):
+                raise NotClean(f"no coded string in {where}")
         case "UI":
-            if not text.startswith(("1.2.840.10008.", "2.25.")) or text in identity.uids:
-                raise NotClean(f"UID in {where}")
-        case "DA":
-            if text in {date.strftime("%Y%m%d") for date in identity.dates}:
-                raise NotClean(f"an original date in {where}")
-        case "TM":
-            raise NotClean(f"a time in {where}")
+            for text in element.texts:
+                if not re.fullmatch(r"(1\.2\.840\.10008|2\.25)\.[0-9.]+", text) or text in identity.uids:
+                    raise NotClean(f"UID in {where}")
+        case "DA" | "DT":
+            originals = {date.strftime("%Y%m%d") for date in identity.dates}
+            if any(not re.fullmatch(r"\d{8}", text) or text in originals for text in element.texts):
+                raise NotClean(f"an original date, or more than a date, in {where}")
+        case "IS" | "DS":
+            if not all(re.fullmatch(r"[-+0-9.eE]{0,16}", text) for text in element.texts):
+                raise NotClean(f"no number in {where}")
+        case "AS":
+            if not re.fullmatch(rb"0\d\d[DWMY]", element.value) or (
+                element.value[3:] == b"Y" and element.value > b"090Y"
+            ):
+                raise NotClean(f"an age in {where}")
+
+
+def _text_may_stay(element: Element) -> bool:
+    if element.tag in _CODES and element.path and element.path[-1] in _CODE_SEQUENCES:
+        return True
+    if element.tag in _WORDS:
+        return all(re.fullmatch(r"([A-Z]+|\dV?)( ([A-Z]+|\dV?))*", text) for text in element.texts)
+    if element.tag in _TOKENS:
+        return all(re.fullmatch(r"[A-Z_]{2,9}", text) for text in element.texts)
+    return element.tag in (_METHOD, 0x00020013)  # DeidentificationMethod, ImplementationVersionName
+
+
+def _unknown_values(found: Sequence[Element]) -> Iterator[bytes]:
+    """The values that are not, as a whole, one of our own constants, which hold words that are names too (a Ms Clean).
+
+    A short number that is a measurement is left out as well: the kilovolts of many are some patient's id.
+    """
+    known = {constant.encode() for constant in constants()}
+    for element in found:
+        value = element.value.rstrip(b" \0")
+        if element.tag == _PIXEL_DATA or not value or value in known:
+            continue
+        if element.vr not in ("DS", "IS", "AS") or any(len(part) >= LONG for part in value.split(b"\\")):
+            yield value
 
 
 def scan(header: bytes, pixels: bytes, identity: Identity) -> None:
     """Look for the patient's values in raw bytes, whatever any parser makes of them; raises NotClean."""
-    # Our own constants hold words that are names too (a Mr Long, a Ms Clean).
-    for constant in sorted(CONSTANTS, key=len, reverse=True):
-        header = header.replace(constant.encode(), b"\0" * len(constant))
-    lowered, lowered_pixels = header.lower(), pixels.lower()
-    for spelling in identity.spellings():
-        for encoding in _ENCODINGS:
-            try:
-                needle = spelling.lower().encode(encoding)
-            except UnicodeEncodeError:
-                continue
-            if len(spelling) >= IN_PIXELS and needle in lowered_pixels:
-                raise NotClean("one of the patient's values among the pixel bytes")
+    lowered, long = header.lower(), set()
+    for text, anywhere in identity.spellings().items():
+        for needle in {raw for encoding in _ENCODINGS if (raw := _encoded(text, encoding))}:
+            if len(needle) >= IN_PIXELS:
+                long.add(needle)
             position = lowered.find(needle)
             while position >= 0:
-                if len(spelling) >= LONG or _alone(lowered, position, len(needle)):
+                if anywhere or _alone(lowered, position, len(needle)):
                     raise NotClean("one of the patient's values in the bytes of the header")
                 position = lowered.find(needle, position + 1)
+    if among(pixels.lower(), long):
+        raise NotClean("one of the patient's values among the pixel bytes")
+
+
+def among(data: bytes, needles: Iterable[bytes]) -> bool:
+    """Whether one of the needles (each of at least 10 bytes) is in the data, in one pass for all of them."""
+    needles = list(needles)
+    if not needles or len(data) < IN_PIXELS:
+        return False
+    raw = np.frombuffer(data, np.uint8)
+    pairs = raw[:-1].astype(np.uint16) | raw[1:].astype(np.uint16) << 8
+    starts = np.arange(0)
+    for step in range(0, IN_PIXELS, 2):
+        # A table of which pairs of bytes occur at this place of a needle: five of them leave hardly a candidate.
+        table = np.zeros(1 << 16, dtype=bool)
+        table[[needle[step] | needle[step + 1] << 8 for needle in needles]] = True
+        if step == 0:
+            starts = np.flatnonzero(table[pairs[: len(data) - IN_PIXELS + 1]])
+        else:
+            starts = starts[table[pairs[starts + step]]]
+    return any(data.startswith(needle, int(start)) for start in starts for needle in needles)
+
+
+def _encoded(text: str, encoding: str) -> bytes | None:
+    """The bytes of a text, lowered as the bytes that are searched are: as ASCII, whatever they stand for."""
+    try:
+        return text.lower().encode(encoding).lower()
+    except UnicodeEncodeError:
+        return None
 
 
 def _alone(data: bytes, position: int, length: int) -> bool:
-    before, after = data[position - 1 : position], data[position + length : position + length + 1]
+    """Whether a word stands between other signs than letters and digits; a number, between others than digits."""
+    before, after = data[max(position - 1, 0) : position], data[position + length : position + length + 1]
+    if data[position : position + length].isdigit():
+        return not before.isdigit() and not after.isdigit()
     return not before.isalnum() and not after.isalnum()

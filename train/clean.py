@@ -6,6 +6,7 @@ It sees headers and containers, not pixels: text that is burned in was looked fo
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -27,9 +28,22 @@ GROUPS = frozenset({0x0002, 0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x00
 """Groups of the modules of a CR, DX or secondary capture image (PS3.3 A.2, A.8, A.26); no overlays (60xx)."""
 TEXTS = frozenset({
     "CodeMeaning", "CodeValue", "CodingSchemeDesignator", "DeidentificationMethod",
-    "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "PatientAge", "ImplementationVersionName",
+    "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "AcquisitionDateTime", "PatientAge",
+    "ImplementationVersionName",
 })  # fmt: skip
 """Attributes that may hold a text, a (shifted) date or an age besides coded strings and the pseudonym."""
+DESCRIPTIONS = frozenset({"StudyDescription", "SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription"})
+WORDS = frozenset({
+    "CHEST", "THORAX", "THORACIC", "LUNG", "LUNGS", "RIB", "RIBS", "CLAVICLE", "STERNUM", "SPINE", "ABDOMEN", "HEART",
+    "XR", "CR", "DX", "RX", "XRAY", "RADIOGRAPH", "RADIOGRAPHY", "PROJECTION", "IMAGE", "SERIES", "STUDY", "EXAM",
+    "ROUTINE", "STANDARD", "SINGLE", "AP", "PA", "LAT", "LATERAL", "FRONTAL", "OBLIQUE", "LL", "RL", "DECUBITUS",
+    "DECUB", "LEFT", "RIGHT", "BILATERAL", "BOTH", "SUPINE", "PRONE", "ERECT", "UPRIGHT", "STANDING", "SITTING",
+    "SEMIERECT", "PORTABLE", "MOBILE", "BEDSIDE", "ICU", "INSPIRATION", "EXPIRATION", "INSP", "EXP", "VIEW", "VIEWS",
+    "ADULT", "PAED", "PAEDIATRIC", "PEDIATRIC", "NEONATE", "INFANT", "GRID", "NONGRID", "1", "2", "3", "1V", "2V", "3V",
+})  # fmt: skip
+"""The only words that a description may have left: an examination is made of them, no name is."""
+TERMS = frozenset({"RescaleType", "FilterType", "ModalityLUTType"})
+"""Text attributes that hold a term (PS3.3 C.11.1.1.2, C.8.7.10)."""
 PSEUDONYMS = frozenset({"PatientID", "PatientName"})
 BYTES = frozenset({"PixelData", "LUTData", "FileMetaInformationVersion"})
 
@@ -112,8 +126,17 @@ def _check_element(element: DataElement, patient: str) -> None:
     elif element.VR == "UI":
         if not all(str(value).startswith((STANDARD_ROOT, DERIVED_ROOT)) for value in values):
             raise Unclean("identifying-attribute")
-    elif element.VR in TEXT_VRS - {"CS"} and element.keyword not in TEXTS:
+    elif element.VR in TEXT_VRS - {"CS"} and not _may_stay(element.keyword, values):
         raise Unclean("identifying-attribute")
+
+
+def _may_stay(keyword: str, values: list[object]) -> bool:
+    """Return whether the values of a text, other than a coded string, tell of nobody."""
+    if keyword in DESCRIPTIONS:
+        return all(set(str(value).split()) <= WORDS for value in values)
+    if keyword in TERMS:
+        return all(re.fullmatch(r"[A-Z_]{2,9}", str(value)) for value in values)
+    return keyword in TEXTS
 
 
 def _check_png(data: bytes) -> None:

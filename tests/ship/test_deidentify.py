@@ -1,0 +1,436 @@
+"""One image in, a verified copy or a reason out; and the command line as a user runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit
+from typer.testing import CliRunner
+
+from edgerad.cli import app
+from edgerad.phantom import identity, random_spec, render, to_dicom, to_jpeg
+from ship import deidentify as engine
+from ship import headers, redaction
+from ship import pixels as px
+from ship.boxes import Box
+from ship.deidentify import Clean, Options, Quarantined, Reason, deidentify
+from ship.identity import identity_of
+from ship.keys import SiteKey
+from ship.redaction import Redaction
+from ship.verify import verify_dicom
+
+KEY = SiteKey(bytes(range(32)))
+SPEC = next(spec for seed in range(60) if (spec := random_spec(seed, size=256)).storage == "DX")
+DATA = to_dicom(render(SPEC), private=True)
+PERSON, VISIT = identity(SPEC)
+
+
+@pytest.fixture
+def no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text engines that find nothing, where the text is not what is tested."""
+    monkeypatch.setattr(redaction, "versions", lambda threads=1: ["none"])
+    monkeypatch.setattr(redaction, "redact_text", lambda pixels, identity, **more: Redaction(pixels, (), 0, 1))
+
+
+def changed(change: Callable[[Dataset], None], data: bytes = DATA) -> bytes:
+    dataset = dcmread(io.BytesIO(data))
+    change(dataset)
+    buffer = io.BytesIO()
+    dcmwrite(buffer, dataset)
+    return buffer.getvalue()
+
+
+def quarantined(data: bytes, key: SiteKey | None = KEY, options: Options | None = None) -> Quarantined:
+    result = deidentify(data, key, options)
+    assert isinstance(result, Quarantined), result
+    assert result.record["verified"] is False
+    assert result.record["reason"] == result.reason.value
+    said = json.dumps(result.record) + result.detail
+    for value in (PERSON.patient_id, PERSON.name.split("^")[0], VISIT.accession, VISIT.instance_uid):
+        assert value not in said
+    return result
+
+
+def test_a_file_comes_out_clean_verified_and_re_encoded() -> None:
+    """The one run here with the real text engines."""
+    compressed = to_dicom(render(SPEC), "jpeg2000", private=True)
+    result = deidentify(compressed, KEY, hints=["ward/Okafor.dcm"])
+    assert isinstance(result, Clean), result
+    before, after = dcmread(io.BytesIO(compressed)), dcmread(io.BytesIO(result.data))
+    boxes = [Box(*box) for box in result.record["boxes"]]
+    assert after.file_meta.TransferSyntaxUID.is_compressed is False
+    decoded = px.decode_dicom(before, 10**7)
+    assert px.proven(decoded, px.decode_dicom(after, 10**7), boxes)
+    assert verify_dicom(result.data, decoded, boxes, identity_of(before), 10**7) is not None
+    assert after.PatientID == after.PatientName == result.patient
+    assert (after.PatientIdentityRemoved, after.BurnedInAnnotation) == ("YES", "NO")
+    for value in (
+        PERSON.patient_id,
+        VISIT.accession,
+        VISIT.instance_uid,
+        VISIT.study_uid,
+        VISIT.institution,
+        "EDGERAD PHANTOM",
+    ):
+        assert value.encode() not in result.data, value
+    assert result.record["verified"] is True
+    assert result.record["output"] == hashlib.sha256(result.data).hexdigest()
+    assert len(result.record["text_engines"]) == 2
+
+
+@pytest.mark.usefixtures("no_text")
+def test_the_record_holds_counts_and_digests_and_no_value() -> None:
+    result = deidentify(DATA, KEY)
+    assert isinstance(result, Clean)
+    record = result.record
+    assert {"version", "software", "verified", "key_id", "source", "header", "boxes", "output", "media_type"} <= set(
+        record
+    )
+    assert record["source"] == KEY.digest("source", "", hashlib.sha256(DATA).digest()).hex()
+    assert hashlib.sha256(DATA).hexdigest() not in json.dumps(record)
+    assert record["header"]["removed"] > 10
+    assert deidentify(DATA, KEY) == result  # the same again, byte for byte
+
+
+def _without(*keywords: str) -> Callable[[Dataset], None]:
+    def change(dataset: Dataset) -> None:
+        for keyword in keywords:
+            del dataset[keyword]
+
+    return change
+
+
+def _set(**attributes: Any) -> Callable[[Dataset], None]:
+    def change(dataset: Dataset) -> None:
+        for keyword, value in attributes.items():
+            setattr(dataset, keyword, value)
+
+    return change
+
+
+CT, PDF = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.104.1"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_set(SOPClassUID=CT), Reason.SOP_CLASS),
+        (_set(SOPClassUID=PDF), Reason.SOP_CLASS),
+        (_without("SOPClassUID"), Reason.SOP_CLASS),
+        (_without("SOPInstanceUID"), Reason.UNREADABLE),
+        (_without("PatientID"), Reason.PATIENT_ID_MISSING),
+        (_set(PatientID=""), Reason.PATIENT_ID_MISSING),
+        (_set(NumberOfFrames=2), Reason.UNSUPPORTED),
+        (_set(BitsAllocated=32), Reason.UNSUPPORTED),
+        (_set(PhotometricInterpretation="PALETTE COLOR"), Reason.UNSUPPORTED),
+        (_set(Rows=300), Reason.UNDECODABLE),
+        (_set(PixelData=b"\0\0"), Reason.UNDECODABLE),
+        (_without("PixelData"), Reason.UNDECODABLE),
+    ],
+)
+def test_what_cannot_be_proven_clean_stays_with_its_reason(change: Callable[[Dataset], None], reason: Reason) -> None:
+    assert quarantined(changed(change)).reason is reason
+
+
+@pytest.mark.parametrize("data", [b"", b"MZ", b"%PDF-1.7", bytes(128) + b"DICM", DATA[:140], DATA[: len(DATA) // 2]])
+def test_what_is_no_whole_image_stays(data: bytes) -> None:
+    assert quarantined(data).reason in (Reason.UNREADABLE, Reason.UNSUPPORTED, Reason.UNDECODABLE, Reason.SOP_CLASS)
+
+
+def test_without_the_sites_secret_everything_stays() -> None:
+    assert quarantined(DATA, key=None).reason is Reason.KEY_MISSING
+
+
+def test_larger_images_than_allowed_stay_before_they_are_decoded() -> None:
+    assert quarantined(DATA, options=Options(max_pixels=1000)).reason is Reason.UNSUPPORTED
+
+
+@pytest.mark.usefixtures("no_text")
+def test_text_that_is_announced_and_not_found_stays() -> None:
+    assert quarantined(changed(_set(BurnedInAnnotation="YES"))).reason is Reason.BURNED_IN_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        ("engine-failed", Reason.TEXT_ENGINE),
+        ("too-much-text", Reason.TOO_MUCH_TEXT),
+        ("engines-disagree", Reason.ENGINES_DISAGREE),
+        ("still-read", Reason.NOT_VERIFIED),
+    ],
+)
+def test_doubts_about_text_keep_the_image_with_the_boxes_found_so_far(
+    why: redaction.Doubt, reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def doubtful(*_: Any, **__: Any) -> Redaction:
+        raise redaction.Doubtful(why, "a sentence", [Box(1, 2, 3, 4)])
+
+    monkeypatch.setattr(redaction, "versions", lambda threads=1: ["none"])
+    monkeypatch.setattr(redaction, "redact_text", doubtful)
+    result = quarantined(DATA)
+    assert (result.reason, result.boxes) == (reason, (Box(1, 2, 3, 4),))
+    assert result.record["boxes"] == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("leak", ["OKAFOR", "tag", "pixels"])
+@pytest.mark.usefixtures("no_text")
+def test_an_engine_that_leaks_is_caught_by_the_verification(leak: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is broken on purpose: nothing of it leaves."""
+    real_header, real_attach = headers.clean_header, px.attach
+
+    def leaky_header(source: Dataset, *args: Any, **more: Any) -> Any:
+        result = real_header(source, *args, **more)
+        if leak == "OKAFOR":
+            result.dataset.PatientName = source.PatientName
+        elif leak == "tag":
+            result.dataset.StudyTime = "101112"
+        return result
+
+    def leaky_attach(target: Dataset, pixels: px.Pixels, source: Dataset) -> None:
+        other = pixels.copy()
+        if leak == "pixels":
+            other[0, 0] ^= 1
+        real_attach(target, other, source)
+
+    monkeypatch.setattr(headers, "clean_header", leaky_header)
+    monkeypatch.setattr(px, "attach", leaky_attach)
+    assert quarantined(DATA).reason is Reason.NOT_VERIFIED
+
+
+def test_an_error_that_nobody_expected_keeps_the_image_and_quotes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(f"could not handle {PERSON.name} {PERSON.patient_id}")
+
+    monkeypatch.setattr(headers, "clean_header", fails)
+    result = quarantined(DATA)
+    assert (result.reason, result.detail) == (Reason.INTERNAL, "RuntimeError was raised")
+
+
+def test_a_deflated_bomb_is_not_inflated() -> None:
+    """256 MiB of zeros in 256 KiB: the transfer syntax is refused before anything is inflated."""
+    bomb = changed(lambda dataset: setattr(dataset.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian))
+    head = bomb[: 132 + 12 + struct.unpack_from("<I", bomb, 140)[0]]
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    body = b"".join(deflate.compress(bytes(2**20)) for _ in range(256)) + deflate.flush()
+    assert len(body) < 2**19
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert quarantined(head + body).reason is Reason.UNSUPPORTED
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_sequences_nested_a_thousand_deep_do_no_harm() -> None:
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    opening = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF) + item
+    closing = struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    head = DATA[: 132 + 12 + struct.unpack_from("<I", DATA, 140)[0]]
+    assert quarantined(head + opening * 5000 + closing * 5000).reason is Reason.UNREADABLE
+
+
+@pytest.mark.usefixtures("no_text")
+@pytest.mark.parametrize("preamble", [b"MZ\x90\0", b"II*\0\x08\0\0\0", b"\x7fELF", b"#!/bin/sh\n"])
+def test_a_file_that_is_something_else_as_well_comes_out_as_dicom_alone(preamble: bytes) -> None:
+    data = preamble + DATA[len(preamble) :]
+    result = deidentify(data + b"\0PK\5\6 behind the pixels", KEY)
+    assert isinstance(result, Clean)
+    plain = deidentify(DATA, KEY)
+    assert isinstance(plain, Clean)
+    assert result.data == plain.data
+    assert result.data[:128] == bytes(128)
+
+
+@pytest.mark.usefixtures("no_text")
+def test_of_an_attribute_that_stands_twice_nothing_is_left() -> None:
+    """Readers differ in which of the two they take: whichever it is, it does not leave."""
+    twice = DATA
+    for name in (b"Second^One", b"Third^One "):
+        element = struct.pack("<HH2sH", 0x10, 0x10, b"PN", len(name)) + name
+        at = twice.index(struct.pack("<HH2s", 0x10, 0x10, b"PN"))
+        twice = twice[:at] + element + twice[at:]
+    result = deidentify(twice, KEY)
+    assert isinstance(result, Clean)
+    assert b"One" not in result.data
+
+
+@pytest.mark.usefixtures("no_text")
+def test_loss_by_compression_stays_known() -> None:
+    grey = np.full((64, 64), 90, np.uint8)
+    import simplejpeg
+    from pydicom.encaps import encapsulate
+
+    frame = simplejpeg.encode_jpeg(grey[..., None], colorspace="GRAY")
+
+    def compress(dataset: Dataset) -> None:
+        dataset.Rows = dataset.Columns = 64
+        dataset.BitsAllocated = dataset.BitsStored = 8
+        dataset.HighBit = 7
+        dataset.PixelData = encapsulate([frame])
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+
+    result = deidentify(changed(compress), KEY)
+    assert isinstance(result, Clean), result
+    read = dcmread(io.BytesIO(result.data))
+    assert (read.LossyImageCompression, read.LossyImageCompressionMethod) == ("01", "ISO_10918_1")
+    assert float(read.LossyImageCompressionRatio) == pytest.approx(64 * 64 / len(frame), rel=0.1)
+
+
+@pytest.mark.usefixtures("no_text")
+def test_patient_characteristics_are_kept_and_declared_where_the_site_says_so() -> None:
+    result = deidentify(DATA, KEY, Options(keep_characteristics=True))
+    assert isinstance(result, Clean)
+    read = dcmread(io.BytesIO(result.data))
+    assert read.PatientSex == PERSON.sex
+    assert "113108" in [item.CodeValue for item in read.DeidentificationMethodCodeSequence]
+
+
+@pytest.mark.usefixtures("no_text")
+def test_pictures_become_pngs_of_their_pixels_alone() -> None:
+    import cv2
+
+    jpeg = to_jpeg(render(SPEC))
+    exif = b"Exif\0\0 Okafor Anna 4711"
+    result = deidentify(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif + jpeg[2:], KEY)
+    assert isinstance(result, Clean)
+    assert result.media_type == "image/png"
+    assert b"Okafor" not in result.data
+    decoded = cv2.imdecode(np.frombuffer(result.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert decoded is not None
+    assert np.array_equal(decoded, px.decode_picture(jpeg, 10**7))
+
+
+SECRET = bytes(range(32)).hex()
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, place: Path, *arguments: str, secret: str = SECRET
+) -> tuple[int, list[dict[str, Any]], str]:
+    """Run the command in this process."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("EDGERAD_DATA_DIR", str(place / "data"))
+    monkeypatch.setenv("EDGERAD_SHIP__SITE_SECRET__VALUE", secret)
+    done = CliRunner().invoke(app, ["deidentify", *arguments])
+    lines = [json.loads(line) for line in done.stdout.splitlines()] if done.exit_code == 0 else []
+    return done.exit_code, lines, done.output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hospital's folder: images under names of patients, something broken, something that is none."""
+    root = tmp_path_factory.mktemp("in")
+    (root / "Okafor Anna").mkdir()
+    (root / "Okafor Anna" / "Okafor_Anna_19530201.dcm").write_bytes(DATA)
+    (root / "Marsh.jpg").write_bytes(to_jpeg(render(SPEC)))
+    (root / "broken.dcm").write_bytes(DATA[:500])
+    (root / "letter.pdf").write_bytes(b"%PDF-1.7")
+    (root / "link.dcm").symlink_to(root / "Marsh.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def cleaned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, list[dict[str, Any]]]:
+    """The command over that folder as a user runs it, once."""
+    place = tmp_path_factory.mktemp("run")
+    environment = {**os.environ, "EDGERAD_DATA_DIR": str(place), "EDGERAD_SHIP__SITE_SECRET__VALUE": SECRET}
+    command = [sys.executable, "-m", "edgerad.cli", "deidentify", str(folder), "out", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=place, check=False)
+    return place / "out", done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_command_writes_a_line_and_a_clean_copy_or_a_reason_for_each_file(
+    folder: Path, cleaned: tuple[Path, int, list[dict[str, Any]]]
+) -> None:
+    out, code, lines = cleaned
+    assert code == 0
+    by_name = {Path(line["source"]).name: line for line in lines}
+    assert set(by_name) == {"Okafor_Anna_19530201.dcm", "Marsh.jpg", "broken.dcm", "letter.pdf"}
+    for name in ("Okafor_Anna_19530201.dcm", "Marsh.jpg"):
+        line = by_name[name]
+        assert set(line) == {"source", "output", "boxes", "verified"}
+        assert line["verified"] is True
+        assert Path(line["output"]).is_file()
+    for name in ("broken.dcm", "letter.pdf"):
+        line = by_name[name]
+        assert set(line) == {"source", "quarantined", "reason", "detail", "boxes", "verified"}
+        assert (line["quarantined"], line["verified"]) == (True, False)
+        assert line["reason"] in {reason.value for reason in Reason}
+    assert {path.suffix for path in out.iterdir()} == {".dcm", ".png"}
+    assert len(list(out.iterdir())) == 2
+
+
+def test_no_name_of_a_file_survives(cleaned: tuple[Path, int, list[dict[str, Any]]]) -> None:
+    out, _, _ = cleaned
+    for path in out.rglob("*"):
+        assert not any(word in str(path.relative_to(out)) for word in ("Okafor", "Anna", "1953", "Marsh"))
+        assert b"Okafor" not in path.read_bytes()
+
+
+def test_the_input_is_untouched(folder: Path, cleaned: tuple[Path, int, list[dict[str, Any]]]) -> None:
+    assert (folder / "Okafor Anna" / "Okafor_Anna_19530201.dcm").read_bytes() == DATA
+    assert len([path for path in folder.rglob("*") if path.is_file()]) == 5
+
+
+def test_a_single_file_into_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "scan.dcm"
+    path.write_bytes(DATA[:500])
+    code, lines, _ = run(monkeypatch, tmp_path, str(path), str(tmp_path), "--json")
+    assert (code, len(lines), lines[0]["quarantined"]) == (0, 1, True)
+    assert path.read_bytes() == DATA[:500]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nothing-there", "out"), "does not exist"),
+        (("scan.dcm", "scan.dcm"), "is a file"),
+        (("scan.dcm",), "DST"),
+    ],
+)
+def test_wrong_use_ends_with_status_2_and_says_what_to_do(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scan.dcm").write_bytes(DATA[:500])
+    code, _, output = run(monkeypatch, tmp_path, *arguments)
+    assert code == 2
+    assert said in output
+    assert (tmp_path / "scan.dcm").read_bytes() == DATA[:500]
+
+
+def test_a_wrong_secret_ends_with_status_2_and_is_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scan.dcm").write_bytes(DATA)
+    code, _, output = run(monkeypatch, tmp_path, "scan.dcm", "out", "--json", secret="hunter2hunter2")
+    assert code == 2
+    assert "hunter2" not in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_that_cannot_be_written_is_an_error_with_status_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgerad.commands import deidentify as command
+
+    monkeypatch.setattr(engine, "_made", lambda *_: (b"clean", "image/png", "p"))
+    monkeypatch.setattr(
+        engine, "deidentify", lambda *_, **__: Clean(b"clean", "image/png", "p", {"source": "a" * 64, "boxes": []})
+    )
+    (tmp_path / "scan.png").write_bytes(b"x")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ("." + "a" * 32 + ".png.part")).mkdir()  # its draft cannot be made
+    line = command._one(tmp_path / "scan.png", tmp_path / "out", KEY, Options())
+    assert "cannot be written" in line["error"]
+    assert not (tmp_path / "out" / ("a" * 32 + ".png")).exists()
