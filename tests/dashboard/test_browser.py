@@ -1,4 +1,4 @@
-"""One path in a real browser: acknowledge on the worklist, open the case, confirm."""
+"""Two paths in a real browser: acknowledge, open the case and confirm; label cases by single keys."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from dashboard import launch
-from edgerad.records import Alert, Review
+from edgerad.records import Alert, CoreCase, Label, Review
 from edgerad.settings import load_settings
 from tests.conftest import CHROMIUM_FLAGS
 from tests.dashboard.conftest import Edge
@@ -71,3 +71,46 @@ def test_a_person_acknowledges_opens_and_confirms(edge: Edge, address: str, chro
         review = session.scalars(select(Review)).one()
     assert (alert.state, alert.acknowledged_by) == ("acknowledged", "Dr. Browser")
     assert (review.image_id, review.verdict, review.reviewer) == (edge.alarming, "positive", "Dr. Browser")
+
+
+@pytest.mark.real
+def test_an_expert_labels_by_keys_and_typing_a_name_labels_nothing(
+    edge: Edge, address: str, chromium: str, tmp_path: Path
+) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    with edge.database.write() as session:
+        first = session.get_one(CoreCase, "case-1")
+        values = {column.name: getattr(first, column.name) for column in CoreCase.__table__.columns}
+        session.add(CoreCase(**{**values, "case_id": "case-2", "probability": 0.45}))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(f"{address}/label")
+        expect(page.locator(".st-key-viewer img")).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("2 cases wait for a label.")).to_be_visible()
+        name = page.get_by_label("Your name")
+        name.press_sequentially("Dr. Nunyub")
+        name.press("Enter")
+        page.screenshot(path=str(tmp_path / "label.png"))
+        name.blur()
+        page.keyboard.press("y")
+        expect(page.get_by_text("1 case waits for a label.")).to_be_visible(timeout=30_000)
+        expect(page.locator(".st-key-case-2-unsure")).to_be_visible(timeout=30_000)
+        page.keyboard.press("u")
+        expect(page.get_by_text("Nothing to label.")).to_be_visible(timeout=30_000)
+        expect(page.locator(".st-key-label-back").first).to_be_visible(timeout=30_000)
+        page.keyboard.press("b")
+        expect(page.get_by_text("You go over this case again")).to_be_visible(timeout=30_000)
+        expect(page.locator(".st-key-case-2-negative")).to_be_visible(timeout=30_000)
+        page.keyboard.press("n")
+        expect(page.get_by_text("Nothing to label.")).to_be_visible(timeout=30_000)
+        expect(page.get_by_test_id("stException")).to_have_count(0)
+        browser.close()
+    with edge.database.read() as session:
+        found = [(row.case_id, row.label, row.labeller) for row in session.scalars(select(Label))]
+    assert found == [
+        ("case-1", "positive", "Dr. Nunyub"),
+        ("case-2", "unsure", "Dr. Nunyub"),
+        ("case-2", "negative", "Dr. Nunyub"),
+    ]
