@@ -129,7 +129,7 @@ def fit(
     count = start.epoch * steps_per_epoch if start is not None else 0
 
     def progress() -> Progress:
-        state = [np.array(variable) for variable in optimizer.variables]
+        state = [tf.convert_to_tensor(variable.value).numpy() for variable in optimizer.variables]
         return Progress(len(losses), model.get_weights(), [value.copy() for value in average], state, list(losses))
 
     for epoch in range(len(losses), config.epochs):
