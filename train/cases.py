@@ -40,10 +40,11 @@ def last_label(database: Database) -> int:
         return int(session.scalar(select(func.max(Label.label_id))) or 0)
 
 
-def labelled(database: Database, finding: str, until: int) -> list[Reference]:
-    """Return the training cases by the labels up to `until`, a label's id: the newest counts, unsure ones do not.
+def labelled(database: Database, finding: str, until: int, split: str = "train") -> list[Reference]:
+    """Return the labelled cases of a split by the labels up to `until`, a label's id.
 
-    The same `until` always gives the same cases: labels are append-only and a case's split never changes.
+    The newest label of a case counts, unsure ones do not. The same `until` always gives the same cases: labels are
+    append-only and a case's split never changes.
     """
     newest = select(func.max(Label.label_id)).where(Label.label_id <= until).group_by(Label.case_id)
     query = (
@@ -53,7 +54,7 @@ def labelled(database: Database, finding: str, until: int) -> list[Reference]:
             Label.label_id.in_(newest),
             Label.label.in_(("positive", "negative")),
             CoreCase.finding == finding,
-            CoreCase.split == "train",
+            CoreCase.split == split,
         )
         .order_by(CoreCase.case_id)
     )

@@ -110,6 +110,7 @@ class Core:
             self._finding,
             path,
             tuple(references),
+            tuple(cases.labelled(self._database, self._finding, run.last_label_id, "evaluation")),
             self._folder / run.training_run_id,
             job.fit_config(self._settings.train),
             self._settings.train.workers,

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgerad.store import config_from
+from edgerad.store import ObjectGone, config_from
 from serve.bundle import Bundle, load_bundle
+from serve.decode import decode
+from serve.reasons import Unreadable
 from train import evaluation_set, promote
 from train.cases import Reader, Reference, cases_of, rows_of
 from train.failure import NotTrainable
@@ -40,12 +42,16 @@ CHECKPOINTS = "training/"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does: from which bundle, with what, where its files go on this machine."""
+    """What a run does: from which bundle, with what, where its files go on this machine.
+
+    `held_out` are labelled cases of patients that are never trained on.
+    """
 
     run_id: str
     finding: str
     parent: Path
     references: tuple[Reference, ...]
+    held_out: tuple[Reference, ...]
     folder: Path
     config: FitConfig
     workers: int
@@ -82,8 +88,8 @@ def run(settings: Settings, plan: Plan) -> Outcome:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     started = time.perf_counter()
-    dataset, count = _read(settings, plan)
-    state = _fit(settings, plan, dataset, max(1, count // plan.config.batch_size))
+    dataset, count = read_cases(settings, plan)
+    state = fit_on_workers(settings, plan, dataset, max(1, count // plan.config.batch_size))
     seconds = time.perf_counter() - started
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # A process of its own: TensorFlow's memory goes with it.
@@ -100,7 +106,7 @@ def forget(store: ObjectStore, folder: Path, run_id: str) -> None:
         store.delete(item.key)
 
 
-def _read(settings: Settings, plan: Plan) -> tuple[Any, int]:
+def read_cases(settings: Settings, plan: Plan) -> tuple[Any, int]:
     """Return the dataset of the cases that can be read, in Ray's memory, and their number. Raises NotTrainable."""
     import ray
 
@@ -132,7 +138,8 @@ def _check_labels(labels: list[int], unreadable: int, workers: int) -> None:
         )
 
 
-def _fit(settings: Settings, plan: Plan, dataset: Any, steps: int) -> Progress:
+def fit_on_workers(settings: Settings, plan: Plan, dataset: Any, steps: int) -> Progress:
+    """Train on a dataset of cases for `steps` steps an epoch; return the last checkpoint's state."""
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.tensorflow import TensorflowTrainer
@@ -261,9 +268,8 @@ def export_and_judge(
     parent = load_bundle(plan.parent, {}, verify=False)
     model = load_keras(parent)
     model.set_weights(average)
-    frozen, inputs, labels = frozen_inputs(
-        ObjectStore(config_from(settings.core.store)), settings, parent.manifest.input_size
-    )
+    store = ObjectStore(config_from(settings.core.store))
+    frozen, inputs, labels = frozen_inputs(store, settings, parent.manifest.input_size)
     sources = [reference.source for reference in plan.references]
     training = {
         "manifest_digest": promote.digest_of_references(plan.references),
@@ -287,6 +293,9 @@ def export_and_judge(
         thresholds=parent.thresholds,
     )
     decision = judge(parent, bundle, frozen, inputs, labels, settings.train.promote_confidence)
+    seen, truth = held_out_inputs(store, plan.held_out, parent.manifest.input_size)
+    held_out = promote.describe(truth, _probabilities(parent, seen), _probabilities(bundle, seen))
+    decision = replace(decision, figures={**decision.figures, "held_out": held_out})
     return Outcome(candidate, bundle.digest, decision, losses, 0)
 
 
@@ -303,6 +312,23 @@ def frozen_inputs(
     return frozen, np.stack([image for image, _ in pairs]), np.array([label for _, label in pairs], np.int8)
 
 
+def held_out_inputs(
+    store: ObjectStore, references: tuple[Reference, ...], size: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8]]:
+    """Return the model inputs and labels of the labelled cases that can be read and are never trained on."""
+    from serve.preprocess import preprocess
+
+    images, labels = [np.zeros((0, size, size, 1), np.uint8)], []
+    for reference in references:
+        try:
+            pixels = decode(store.get(reference.key)).pixels
+        except (Unreadable, ObjectGone):
+            continue
+        images.append(preprocess(pixels, size)[np.newaxis])
+        labels.append(reference.label)
+    return np.concatenate(images), np.array(labels, np.int8)
+
+
 def judge(
     parent: Bundle,
     candidate: Bundle,
@@ -312,16 +338,15 @@ def judge(
     confidence: float,
 ) -> Decision:
     """Compare two bundles on the frozen set as they would serve: LiteRT, each with its own calibration."""
-    from train.export import litert_logits
-
     if frozen is None:
         return Decision(False, "not promoted: no evaluation set is frozen; freeze one with `edgerad evaluation freeze`")
-    old, new = (
-        np.array(
-            [float(bundle.calibration.apply(logit)) for logit in litert_logits(bundle.read("model.tflite"), inputs)]
-        )
-        for bundle in (parent, candidate)
-    )
-    decision = promote.decide(labels, old, new, confidence)
+    decision = promote.decide(labels, _probabilities(parent, inputs), _probabilities(candidate, inputs), confidence)
     which = {"version": frozen.version, "digest": frozen.digest, "cases": len(frozen.items)}
     return replace(decision, figures={**decision.figures, "evaluation_set": which})
+
+
+def _probabilities(bundle: Bundle, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    from train.export import litert_logits
+
+    logits = litert_logits(bundle.read("model.tflite"), inputs)
+    return np.array([float(bundle.calibration.apply(logit)) for logit in logits])

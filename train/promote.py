@@ -4,6 +4,8 @@ The rule (docs/core.md), on the frozen set, both models on the same cases:
 1. the candidate's AUROC is higher with `train.promote_confidence` (DeLong's paired test, one-sided), and
 2. its sensitivity and its specificity at probability 0.5 are each not inferior by more than 0.05, with the same
    confidence (Bonett and Price's adjusted Wald interval for paired proportions).
+
+Labelled cases of patients that are never trained on are described beside: they are no frozen set and decide nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import sqrt
+from math import floor, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +37,6 @@ OPERATING_POINT = 0.5
 """Probability from which on a case counts as positive: the middle of the triage band, as in the published figures."""
 MARGIN = 0.05
 """Largest loss of sensitivity or specificity that still counts as not inferior."""
-MIN_CASES = 20
-"""Fewest cases of each label in the frozen set; below that no difference could be told from chance."""
 
 ACTOR = "core"
 REASON_LIMIT = 500
@@ -75,11 +75,12 @@ def decide(labels: npt.ArrayLike, current: npt.ArrayLike, candidate: npt.ArrayLi
     """Apply the rule to labels 0/1 and the calibrated probabilities of both models on the same cases."""
     truth, old, new = np.asarray(labels), np.asarray(current, float), np.asarray(candidate, float)
     positives, negatives = int((truth == 1).sum()), int((truth == 0).sum())
-    if min(positives, negatives) < MIN_CASES:
+    needed = fewest_cases(confidence)
+    if min(positives, negatives) < needed:
         return Decision(
             False,
-            f"not promoted: the frozen set has {positives} positive and {negatives} negative cases, at least"
-            f" {MIN_CASES} of each are needed to tell a difference from chance",
+            f"not promoted: the frozen set has {positives} positive and {negatives} negative cases, at least {needed}"
+            " of each are needed to tell a difference from chance",
         )
     comparison = compare(truth, old, new)
     better = 1 - comparison.p_value / 2 if comparison.difference.value > 0 else comparison.p_value / 2
@@ -111,6 +112,24 @@ def decide(labels: npt.ArrayLike, current: npt.ArrayLike, candidate: npt.ArrayLi
         return Decision(False, f"not promoted: {shown}; " + "; ".join(against), figures)
     reason = f"promoted: {shown}, better with {better:.1%} confidence; sensitivity and specificity not inferior"
     return Decision(True, reason, figures)
+
+
+def fewest_cases(confidence: float) -> int:
+    """Return how many cases of a label the second rule needs: below, it refuses even a model that differs in none.
+
+    With no discordant pair among n cases the lower bound is -z * sqrt(2) / (n + 2).
+    """
+    return max(20, floor(NormalDist().inv_cdf(confidence) * sqrt(2) / MARGIN) - 1)
+
+
+def describe(labels: npt.ArrayLike, current: npt.ArrayLike, candidate: npt.ArrayLike) -> dict[str, Any]:
+    """Return the figures of two models on the same cases, for people to look at; they decide nothing."""
+    truth = np.asarray(labels)
+    figures: dict[str, Any] = {"cases": len(truth), "positives": int((truth == 1).sum())}
+    if 0 < figures["positives"] < len(truth):
+        figures["current"] = evaluate(truth, current, threshold=OPERATING_POINT).as_dict()
+        figures["candidate"] = evaluate(truth, candidate, threshold=OPERATING_POINT).as_dict()
+    return figures
 
 
 def paired_change(before: npt.ArrayLike, after: npt.ArrayLike, confidence: float) -> PairedChange:

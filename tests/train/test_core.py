@@ -251,8 +251,10 @@ def test_enough_new_labels_start_one_training_and_intake_goes_on_meanwhile(
 
 def test_a_training_gets_the_labelled_cases_and_the_model_in_service(bench: Bench) -> None:
     bench.label()
+    bench.label(1, split="evaluation")
     bench.core().retrain()
     (plan,) = bench.plans
+    assert [(row.key, row.label) for row in plan.held_out] == [("cases/case-005", 1)]
     assert [(row.key, row.label) for row in plan.references] == [
         ("cases/case-001", 1), ("cases/case-002", 0), ("cases/case-003", 1), ("cases/case-004", 0),
     ]  # fmt: skip

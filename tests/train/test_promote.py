@@ -89,13 +89,30 @@ def test_a_worse_candidate_is_not_promoted_however_sure_that_is() -> None:
     assert "better with 0.0% confidence" in decision.reason
 
 
-@pytest.mark.parametrize(("positives", "negatives"), [(19, 200), (200, 19), (0, 50), (50, 0), (0, 0)])
+@pytest.mark.parametrize(("positives", "negatives"), [(44, 200), (200, 44), (0, 50), (50, 0), (0, 0)])
 def test_too_few_cases_of_a_label_decide_nothing(positives: int, negatives: int) -> None:
     labels = np.repeat([1, 0], [positives, negatives])
     decision = decide(labels, np.full(len(labels), 0.5), labels * 0.9, CONFIDENCE)
     assert not decision.promoted
     assert f"{positives} positive and {negatives} negative" in decision.reason
     assert decision.figures == {}
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_so_many_cases_are_asked_for_that_a_model_without_a_difference_is_not_inferior(confidence: float) -> None:
+    needed = promote.fewest_cases(confidence)
+    assert paired_change(np.ones(needed), np.ones(needed), confidence).low > -promote.MARGIN
+    if needed > 20:
+        assert paired_change(np.ones(needed - 1), np.ones(needed - 1), confidence).low <= -promote.MARGIN
+
+
+def test_what_only_is_described_decides_nothing_and_needs_no_number_of_cases() -> None:
+    labels, old, new = better()
+    figures = promote.describe(labels[:10], old[:10], new[:10])
+    assert (figures["cases"], figures["positives"]) == (10, 5)
+    assert figures["candidate"]["auroc"]["value"] >= figures["current"]["auroc"]["value"]
+    assert promote.describe([1, 1], [0.4, 0.6], [0.5, 0.7]) == {"cases": 2, "positives": 2}
+    assert promote.describe([], [], []) == {"cases": 0, "positives": 0}
 
 
 @pytest.mark.parametrize(("label", "name"), [(1, "sensitivity"), (0, "specificity")])
