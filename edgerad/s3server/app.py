@@ -22,8 +22,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from edgerad.s3server import conditions
 from edgerad.s3server.auth import S3Error, Signed, decoded, verify
-from edgerad.s3server.disk import CHUNK, Disk, Draft, Entry
+from edgerad.s3server.disk import CHUNK, ConditionFailed, Disk, Draft, Entry
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -49,11 +50,9 @@ class S3App:
         try:
             response = await self._answer(request)
         except S3Error as error:
-            body = _xml("Error", f"<Code>{error.code}</Code><Message>{escape(error.message)}</Message>", namespace="")
-            body = b"" if request.method == "HEAD" else body
-            # A body that was not read to its end would be taken for the next request.
-            headers = {"Connection": "close"} if request.method in {"PUT", "POST"} else {}
-            response = Response(body, error.status, headers, "application/xml")
+            response = _refusal(request, error)
+        except ConditionFailed:
+            response = _refusal(request, S3Error(412, "PreconditionFailed"))
         except ClientDisconnect:
             return
         await response(scope, receive, send)
@@ -121,7 +120,7 @@ class S3App:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         try:
             limit = min(max(int(query.get("max-keys") or 1000), 0), 1000)
-            token = base64.urlsafe_b64decode(query.get("continuation-token", "")).decode()
+            token = base64.b64decode(query.get("continuation-token", ""), b"-_", validate=True).decode()
         except (ValueError, binascii.Error):
             raise S3Error(400, "InvalidArgument", "max-keys or continuation-token") from None
         after = token or query.get("start-after" if second else "marker", "")
@@ -228,12 +227,11 @@ class S3App:
             raise S3Error(404, "NoSuchKey", "The specified key does not exist.")
         entry, file = found
         try:
-            first, last, status = _conditions(request, entry)
+            first, last, status = conditions.to_read(request, entry)
             headers = {**entry.headers, "ETag": f'"{entry.etag}"', "Accept-Ranges": "bytes"}
-            headers |= {
-                "Last-Modified": formatdate(entry.modified, usegmt=True),
-                "Content-Length": str(last - first + 1),
-            }
+            headers["Last-Modified"] = formatdate(entry.modified, usegmt=True)
+            if status != 304:
+                headers["Content-Length"] = str(last - first + 1)
             if status == 206:
                 headers["Content-Range"] = f"bytes {first}-{last}/{entry.size}"
             if request.method == "GET" and status != 304:
@@ -245,10 +243,13 @@ class S3App:
         return Response(None, status, headers)
 
     async def _put(self, request: Request, signed: Signed, bucket: str, key: str) -> Response:
-        if request.headers.get("if-none-match") == "*" and await run_sync(self._disk.get, bucket, key) is not None:
-            raise S3Error(412, "PreconditionFailed")
+        allowed = conditions.allowed_to_write(request)
+        if allowed is not None:  # looked at before the body comes, and again when it is written
+            old = await run_sync(self._disk.get, bucket, key)
+            conditions.check_write(request, old.etag if old else None)
         draft = await self._received(request, signed)
-        entry = await self._commit(bucket, key, draft, _kept_headers(request))
+        entry = await run_sync(self._disk.commit, bucket, key, draft, _kept_headers(request), None, allowed)
+        await self._tell(bucket, entry)
         return Response(headers={"ETag": f'"{entry.etag}"'})
 
     async def _put_part(self, request: Request, signed: Signed, upload: str, query: dict[str, str]) -> Response:
@@ -284,7 +285,7 @@ class S3App:
             before = number
         if not chosen:
             raise S3Error(400, "MalformedXML", "no parts are named")
-        entry = await run_sync(self._disk.complete, upload, bucket, key, chosen)
+        entry = await run_sync(self._disk.complete, upload, bucket, key, chosen, conditions.allowed_to_write(request))
         await self._tell(bucket, entry)
         return _ok(
             "CompleteMultipartUploadResult",
@@ -306,11 +307,6 @@ class S3App:
             "CopyObjectResult",
             f"<ETag>&quot;{copied.etag}&quot;</ETag><LastModified>{_time(copied.modified)}</LastModified>",
         )
-
-    async def _commit(self, bucket: str, key: str, draft: Draft, headers: dict[str, str]) -> Entry:
-        entry = await run_sync(self._disk.commit, bucket, key, draft, headers)
-        await self._tell(bucket, entry)
-        return entry
 
     async def _tell(self, bucket: str, entry: Entry) -> None:
         if self._on_put is not None:
@@ -344,6 +340,13 @@ class S3App:
             raise S3Error(400, "MalformedXML") from None
 
 
+def _refusal(request: Request, error: S3Error) -> Response:
+    body = _xml("Error", f"<Code>{error.code}</Code><Message>{escape(error.message)}</Message>", namespace="")
+    # A body that was not read to its end would be taken for the next request.
+    headers = {"Connection": "close"} if request.method in {"PUT", "POST"} else {}
+    return Response(b"" if request.method == "HEAD" else body, error.status, headers, "application/xml")
+
+
 def _check(draft: Draft, sha256: str, md5: str | None) -> None:
     if len(sha256) == 64 and not hmac.compare_digest(sha256, draft.sha256.hexdigest()):
         raise S3Error(400, "XAmzContentSHA256Mismatch")
@@ -369,25 +372,6 @@ async def _pieces(file: BinaryIO, first: int, count: int) -> AsyncIterator[bytes
         while count > 0 and (data := await run_sync(file.read, min(CHUNK, count))):
             count -= len(data)
             yield data
-
-
-def _conditions(request: Request, entry: Entry) -> tuple[int, int, int]:
-    """Return first and last byte to send and the status, by If-Match, If-None-Match and Range."""
-    tags = request.headers.get("if-match", "*")
-    if tags != "*" and entry.etag not in (tag.strip(' "') for tag in tags.split(",")):
-        raise S3Error(412, "PreconditionFailed")
-    whole = (0, entry.size - 1)
-    if entry.etag in (tag.strip(' "') for tag in request.headers.get("if-none-match", "").split(",")):
-        return (*whole, 304)
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
-    if not match or match.groups() == ("", ""):
-        return (*whole, 200)
-    start, end = match.groups()
-    first = int(start) if start else max(entry.size - int(end), 0)
-    last = min(int(end), entry.size - 1) if start and end else entry.size - 1
-    if first > last:
-        raise S3Error(416, "InvalidRange")
-    return first, last, 206
 
 
 def _kept_headers(request: Request) -> dict[str, str]:

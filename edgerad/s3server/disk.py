@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +26,14 @@ CREATE TABLE IF NOT EXISTS bucket (name TEXT PRIMARY KEY, created REAL NOT NULL)
 CREATE TABLE IF NOT EXISTS object (bucket TEXT, key TEXT, file TEXT NOT NULL, etag TEXT NOT NULL, size INTEGER NOT NULL,
   modified REAL NOT NULL, headers TEXT NOT NULL, PRIMARY KEY (bucket, key)) WITHOUT ROWID;
 """
+
+
+Allowed = Callable[[str | None], bool]
+"""Whether a write may replace what is there, by its ETag; None: nothing is there."""
+
+
+class ConditionFailed(Exception):
+    """A write was not allowed to replace what is there; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,7 @@ class Disk:
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._held.close()
             msg = (
                 f"embedded store folder {folder} is in use by another edgerad; stop it or set embedded_store.directory"
             )
@@ -128,17 +138,35 @@ class Disk:
         """Return an empty content to write to."""
         return Draft(self._files / uuid.uuid4().hex)
 
-    def commit(self, bucket: str, key: str, draft: Draft, headers: dict[str, str], etag: str | None = None) -> Entry:
-        """Make a complete draft the object's content, durably, in place of any other."""
+    def commit(
+        self,
+        bucket: str,
+        key: str,
+        draft: Draft,
+        headers: dict[str, str],
+        etag: str | None = None,
+        allowed: Allowed | None = None,
+    ) -> Entry:
+        """Make a complete draft the object's content, durably, in place of any other that it is allowed to replace.
+
+        Raises ConditionFailed, the draft forgotten: of several that may only write a new object, one does.
+        """
         draft.sync()
         entry = Entry(key, draft.path.name, etag or draft.md5.hexdigest(), draft.size, time.time(), headers)
-        self._insert(bucket, entry)
+        try:
+            self._insert(bucket, entry, allowed)
+        except ConditionFailed:
+            draft.discard()
+            raise
         return entry
 
-    def _insert(self, bucket: str, entry: Entry) -> None:
+    def _insert(self, bucket: str, entry: Entry, allowed: Allowed | None = None) -> None:
         row = (bucket, entry.key, entry.file, entry.etag, entry.size, entry.modified, json.dumps(entry.headers))
         with self._lock:
-            old = self._db.execute("SELECT file FROM object WHERE bucket = ? AND key = ?", row[:2]).fetchone()
+            query = "SELECT file, etag FROM object WHERE bucket = ? AND key = ?"
+            old = self._db.execute(query, row[:2]).fetchone()
+            if allowed is not None and not allowed(old[1] if old else None):
+                raise ConditionFailed
             self._db.execute("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         if old:
             (self._files / old[0]).unlink(missing_ok=True)
@@ -193,8 +221,13 @@ class Disk:
         """Return the parts kept so far by number."""
         return {int(part.key): part for part in self.page(f"{upload}/parts")}
 
-    def complete(self, upload: str, bucket: str, key: str, chosen: list[Entry]) -> Entry:
-        """Join the chosen parts into the object; its ETag, as S3's: MD5 of the parts' MD5s, a dash, their count."""
+    def complete(
+        self, upload: str, bucket: str, key: str, chosen: list[Entry], allowed: Allowed | None = None
+    ) -> Entry:
+        """Join the chosen parts into the object; its ETag, as S3's: MD5 of the parts' MD5s, a dash, their count.
+
+        Raises ConditionFailed; the upload stays.
+        """
         draft, started = self.draft(), self.get(f"{bucket}/uploads", f"{key}/{upload}")
         for part in chosen:
             with (self._files / part.file).open("rb") as file:
@@ -202,7 +235,7 @@ class Disk:
                     draft.write(data)
         joined = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in chosen), usedforsecurity=False)
         etag = f"{joined.hexdigest()}-{len(chosen)}"
-        entry = self.commit(bucket, key, draft, started.headers if started else {}, etag)
+        entry = self.commit(bucket, key, draft, started.headers if started else {}, etag, allowed)
         self.abort(upload, bucket, key)
         return entry
 
