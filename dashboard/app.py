@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import case, label, operations, parts, trends, worklist
+from dashboard import case, label, operations, parts, quarantine, trends, worklist
 from edgerad.settings import SettingsError
 
 
@@ -24,6 +24,7 @@ def main() -> None:
         pages["label"] = st.Page(label.main, title="Label", url_path="label", default=not settings.is_edge)
     if settings.is_edge:
         pages["trends"] = st.Page(trends.main, title="Trends", url_path="trends")
+        pages["quarantine"] = st.Page(quarantine.main, title="Quarantine", url_path="quarantine")
     pages["operations"] = st.Page(operations.main, title="Operations", url_path="operations")
     st.session_state["pages"] = pages
     page = st.navigation(list(pages.values()))

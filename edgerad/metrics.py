@@ -30,7 +30,7 @@ from edgerad.records import (
 if TYPE_CHECKING:
     from edgerad.database import Database
 
-CLOSED = ("received", "refused", "quarantined")
+CLOSED = ("received", "refused", "quarantined", "withheld")
 LATENCY_WINDOW = timedelta(minutes=15)
 
 

@@ -185,7 +185,10 @@ class DeidRecord(Record):
 
 
 class Shipment(Record):
-    """A case on its way to the core: queued, sealed, sent, received; or quarantined here, or refused there."""
+    """A case on its way to the core: queued, sealed, sent, received; quarantined or withheld here; refused there.
+
+    `release` are the boxes by which a person released it from quarantine (edgerad/quarantine.py).
+    """
 
     __tablename__ = "shipment"
     shipment_id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -200,6 +203,7 @@ class Shipment(Record):
     parcel_digest: Mapped[str | None] = mapped_column(Id)
     deid_record_id: Mapped[str | None] = mapped_column(ForeignKey("deid_record.deid_record_id"))
     receipt: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    release: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     queued_at: Mapped[datetime] = mapped_column(default=now)
     sealed_at: Mapped[datetime | None]
     sent_at: Mapped[datetime | None]

@@ -280,6 +280,7 @@ def upgrade() -> None:
         sa.Column("parcel_digest", sa.String(length=64), nullable=True),
         sa.Column("deid_record_id", sa.String(length=64), nullable=True),
         sa.Column("receipt", sa.JSON(), nullable=True),
+        sa.Column("release", sa.JSON(), nullable=True),
         sa.Column("queued_at", UtcDateTime(), nullable=False),
         sa.Column("sealed_at", UtcDateTime(), nullable=True),
         sa.Column("sent_at", UtcDateTime(), nullable=True),

@@ -1,0 +1,209 @@
+"""Quarantine: images that could not be proven clean; cover what is left and release them, or keep them here."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import streamlit as st
+
+from dashboard import parts
+from edgerad import quarantine
+from edgerad.display import NotDisplayable, Picture, picture
+from edgerad.quarantine import Rectangle, Waiting
+from edgerad.store import ObjectStore, StoreError
+
+MAX_BYTES = 256 * 2**20
+SHOWN_SIDE = 1400
+COVERED, DISMISSED, ADDED, DRAWN = (255, 176, 0), (150, 150, 150), (90, 170, 255), (60, 220, 120)
+"""Colours of boxes, RGB: found by the engine, taken away by the person, added by the person, being drawn."""
+
+REASONS = {
+    "too-much-text": "Text covers so much of the image that it may be no radiograph.",
+    "engines-disagree": "The text engines read a value of the patient differently: one of them may have missed a part.",
+    "burned-in-text-not-found": "The file says that text is burned in, and none was found.",
+    "not-verified": "After the de-identification something of the patient was still found.",
+    "text-left": "Text was found outside the boxes of the last release, where nobody had looked.",
+    "text-engine-failed": "A text engine failed, so nothing is known about text in this image.",
+    "patient-id-missing": "The file has no patient ID, so no pseudonym can be made. Correct it at its source.",
+    "key-missing": "The site's secret is missing. Set ship.site_secret, then try again.",
+    "sop-class": "This kind of DICOM object is not shipped.",
+    "unsupported": "This kind of image (frames, colours, compression or size) is not handled.",
+    "undecodable": "The pixels cannot be read without doubt.",
+    "unreadable": "This is no whole DICOM, JPEG or PNG file.",
+    "engine-crashed": "De-identifying this image ended its process twice.",
+    "engine-hung": "De-identifying this image took longer than ship.image_timeout.",
+    "object-gone": "The image is no longer in the object store.",
+    "too-large": "The image is larger than serve.max_object_bytes.",
+    "internal-error": "An unforeseen error. Please report it, without the image.",
+}
+
+
+def main() -> None:
+    """Draw the page."""
+    parts.page("Quarantine", _page)
+
+
+def _page() -> None:
+    cases = quarantine.waiting(parts.database())
+    if not cases:
+        st.info("Nothing is in quarantine: every image that was to be shipped was proven clean.")
+        return
+    names = {case.shipment.shipment_id: _title(case) for case in cases}
+    chosen = st.selectbox(
+        f"{quarantine.count(parts.database())} waiting, the oldest first",
+        list(names),
+        format_func=lambda shipment_id: names.get(shipment_id, shipment_id),
+        key="quarantined",
+    )
+    case = next((case for case in cases if case.shipment.shipment_id == chosen), cases[0])
+    left, right = st.columns((3, 2), gap="large")
+    with right:
+        _facts(case)
+        boxes = _boxes(case) if case.can_be_released else []
+    with left:
+        found = _fetched(parts.edge_store(), case)
+        drawn = _draw(found, case, boxes) if found else None
+    with right:
+        if drawn is not None:
+            _add(case, drawn)
+        _decide(case, boxes)
+
+
+def _title(case: Waiting) -> str:
+    patient, _ = parts.who(case.image.header, case.image.image_id)
+    since = parts.since(case.shipment.closed_at) if case.shipment.closed_at else "–"
+    return f"{patient} · {case.shipment.reason} · {since} ago"
+
+
+def _facts(case: Waiting) -> None:
+    patient, facts = parts.who(case.image.header, case.image.image_id)
+    reason = case.shipment.reason or ""
+    st.html(
+        f'<div class="er-name" style="font-size:1.25rem">{parts.escaped(patient)}</div>'
+        f'<div class="er-small">{parts.escaped(facts)}</div>'
+        f'<div class="er-small">{parts.escaped(parts.study(case.image.header))}</div>'
+    )
+    st.warning(REASONS.get(reason, reason))
+    if case.detail:
+        st.caption(f"{reason}: {case.detail}")
+
+
+# A resource and not data: data would be pickled and copied at every move of a slider.
+@st.cache_resource(max_entries=4, ttl=900, show_spinner="Fetching the image")
+def _fetch(_store: ObjectStore, bucket: str, key: str, etag: str | None) -> Picture:  # noqa: ARG001 - bucket is a key
+    return picture(_store.get(key, etag=etag, limit_bytes=MAX_BYTES))
+
+
+def _fetched(store: ObjectStore, case: Waiting) -> Picture | None:
+    try:
+        return _fetch(store, store.bucket, case.image.key, case.image.etag)
+    except (NotDisplayable, StoreError) as error:
+        st.warning(f"The image cannot be shown: {error}")
+        return None
+
+
+def _boxes(case: Waiting) -> list[tuple[Rectangle, bool]]:
+    """Draw the list of boxes; return each with whether it is to be covered."""
+    name = case.shipment.shipment_id
+    st.subheader("Boxes")
+    st.caption("What is covered turns into one constant value. Take away only what holds no text.")
+    boxes = []
+    for number, box in enumerate(case.boxes, 1):
+        covered = st.checkbox(f"Box {number}, found: {_spoken(box)}", value=True, key=f"box-{name}-{number}-{box}")
+        boxes.append((box, covered))
+    for number, box in enumerate(_added(name), 1):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.write(f"Added {number}: {_spoken(box)}")
+            if st.button("Remove", key=f"remove-{name}-{number}", type="tertiary"):
+                _added(name).remove(box)
+                st.rerun()
+        boxes.append((box, True))
+    if not boxes:
+        st.caption("none yet")
+    return boxes
+
+
+def _spoken(box: Rectangle) -> str:
+    return f"columns {box[0]} to {box[2]}, rows {box[1]} to {box[3]}"
+
+
+def _added(name: str) -> list[Rectangle]:
+    return cast("list[Rectangle]", st.session_state.setdefault(f"added-{name}", []))
+
+
+def _draw(found: Picture, case: Waiting, boxes: list[tuple[Rectangle, bool]]) -> Rectangle | None:
+    """Draw the image with its boxes; return the box that is being drawn, if any."""
+    name = case.shipment.shipment_id
+    rows, columns = found.values.shape
+    place = st.container(key="viewer")
+    level_column, width_column, zoom_column = st.columns(3)
+    low, high = found.low, found.high
+    span = high - low
+    level = level_column.slider("Level", low, high, (low + high) / 2, span / 256, "%.0f", key=f"level-{name}")
+    width = width_column.slider("Window", span / 50, span * 1.5, span, span / 256, "%.0f", key=f"window-{name}")
+    zoom = zoom_column.slider("Zoom", 1.0, 6.0, 1.0, 0.25, "%.2f x", key=f"zoom-{name}")
+    x = y = 0.5
+    if zoom > 1:
+        x_column, y_column, _ = st.columns(3)
+        x = x_column.slider("Across", 0.0, 1.0, 0.5, 0.02, key=f"x-{name}")
+        y = y_column.slider("Down", 0.0, 1.0, 0.5, 0.02, key=f"y-{name}")
+    drawn: Rectangle | None = None
+    if case.can_be_released and st.toggle("Draw a box", key=f"draw-{name}"):
+        across = st.slider("From left to right", 0, columns, (0, columns // 4), key=f"columns-{name}")
+        down = st.slider("From top to bottom", 0, rows, (0, rows // 8), key=f"rows-{name}")
+        drawn = (across[0], down[0], across[1], down[1])
+    shown = cv2.cvtColor(found.window(level, width), cv2.COLOR_GRAY2RGB).astype(np.uint8)
+    added = _added(name)
+    for box, covered in boxes:
+        _outline(shown, box, ADDED if box in added else COVERED if covered else DISMISSED, zoom)
+    if drawn:
+        _outline(shown, drawn, DRAWN, zoom)
+    place.image(_part(shown, zoom, x, y), width="stretch")
+    return drawn
+
+
+def _outline(image: npt.NDArray[np.uint8], box: Rectangle, colour: tuple[int, int, int], zoom: float) -> None:
+    thickness = max(1, round(max(image.shape) / (700 * zoom)))
+    cv2.rectangle(image, (box[0], box[1]), (box[2] - 1, box[3] - 1), colour, thickness)
+
+
+def _part(image: npt.NDArray[np.uint8], zoom: float, x: float, y: float) -> bytes:
+    """The part around (x, y), both from 0 to 1, no longer than SHOWN_SIDE pixels, as PNG."""
+    rows, columns = (max(1, round(length / zoom)) for length in image.shape[:2])
+    top, left = round((image.shape[0] - rows) * y), round((image.shape[1] - columns) * x)
+    part = np.ascontiguousarray(image[top : top + rows, left : left + columns, ::-1])
+    scale = SHOWN_SIDE / max(rows, columns)
+    if scale < 1:
+        part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    _, encoded = cv2.imencode(".png", part, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return encoded.tobytes()
+
+
+def _add(case: Waiting, drawn: Rectangle) -> None:
+    if st.button("Add this box", key="add-box"):
+        if drawn[0] < drawn[2] and drawn[1] < drawn[3] and drawn not in _added(case.shipment.shipment_id):
+            _added(case.shipment.shipment_id).append(drawn)
+        st.rerun()
+
+
+def _decide(case: Waiting, boxes: list[tuple[Rectangle, bool]]) -> None:
+    database, shipment_id, person = parts.database(), case.shipment.shipment_id, parts.person()
+    st.subheader("Decision")
+    repeated = "Somebody had decided about this image before."
+    with st.container(horizontal=True, gap="small"):
+        if case.can_be_released:
+            covered = [box for box, on in boxes if on]
+            dismissed = [box for box, on in boxes if not on]
+            if st.button("Release", type="primary", key="release"):
+                released = partial(quarantine.release, database, shipment_id, covered, dismissed, person)
+                said = "Released: it is sent when it proves clean with these boxes, and comes back here when not."
+                parts.decide(released, said, repeated)
+        elif st.button("Try again", key="retry"):
+            parts.decide(partial(quarantine.retry, database, shipment_id, person), "It is tried again.", repeated)
+        if st.button("Keep here for good", key="refuse"):
+            kept = partial(quarantine.refuse, database, shipment_id, person)
+            parts.decide(kept, "It stays here for good.", repeated)
