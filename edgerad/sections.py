@@ -179,6 +179,9 @@ class ShipSettings(Section):
         Secret(),
         description="256-bit key of the pseudonyms, base64; never leaves the hospital. Generated if none.",
     )
+    keep_patient_characteristics: bool = Field(
+        False, description="Whether sex, age (to 90 years), size, weight, smoking and pregnancy status go along."
+    )
     random_share: Fraction = Field(0.02, description="Share of the certain cases that is shipped as a sample.")
     batch_size: int = Field(32, ge=1, description="Cases in one de-identification job.")
     batch_age: Seconds = Field(300.0, description="Oldest a queued case may get before a job starts with fewer.")

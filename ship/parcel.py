@@ -89,7 +89,7 @@ def workplace(settings: Settings) -> Workplace:
         ObjectStore(outbox_config(config)),
         key,
         settings.ship.edge_id,
-        Options(),
+        Options(keep_characteristics=settings.ship.keep_patient_characteristics),
         settings.serve.max_object_bytes,
     )
 

@@ -34,12 +34,13 @@ def deidentify(
         _stop(f"{source} does not exist")
     if target.exists() and not target.is_dir():
         _stop(f"{target} is a file; name a folder that the clean copies go into")
+    settings = load_settings()
     try:
-        key = site_key(load_settings())
+        key = site_key(settings)
     except KeyMissing as error:
         _stop(str(error))
     target.mkdir(parents=True, exist_ok=True)
-    failed, options = 0, Options(threads=threads)
+    failed, options = 0, Options(threads=threads, keep_characteristics=settings.ship.keep_patient_characteristics)
     for path in _files(source, target):
         line = _one(path, target, key, options)
         failed += "error" in line

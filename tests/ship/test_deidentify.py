@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from edgerad.cli import app
 from edgerad.phantom import identity, random_spec, render, to_dicom, to_jpeg
+from edgerad.settings import load_settings
 from ship import deidentify as engine
 from ship import headers, redaction
 from ship import pixels as px
@@ -29,6 +30,7 @@ from ship.boxes import Box
 from ship.deidentify import Clean, Options, Quarantined, Reason, deidentify
 from ship.identity import identity_of
 from ship.keys import SiteKey
+from ship.parcel import workplace
 from ship.redaction import Redaction
 from ship.verify import verify_dicom
 
@@ -297,6 +299,17 @@ def test_patient_characteristics_are_kept_and_declared_where_the_site_says_so() 
     read = dcmread(io.BytesIO(result.data))
     assert read.PatientSex == PERSON.sex
     assert "113108" in [item.CodeValue for item in read.DeidentificationMethodCodeSequence]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_setting_reaches_the_engine(keep: bool, tmp_path: Path) -> None:
+    keys = {"access_key": {"value": "ak"}, "secret_key": {"value": "sk"}}
+    settings = load_settings(
+        data_dir=tmp_path,
+        store={"endpoint_url": "http://127.0.0.1:9", **keys},
+        ship={"keep_patient_characteristics": keep},
+    )
+    assert workplace(settings).options.keep_characteristics is keep
 
 
 @pytest.mark.usefixtures("no_text")
