@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard import parts, viewer
 from edgerad import decisions, queries
+from edgerad.reasons import REASONS
 from edgerad.records import Assessment
 
 
@@ -51,7 +52,9 @@ def _facts(view: queries.CaseView) -> None:
         + "".join(f'<div class="er-small">{parts.escaped(line)}</div>' for line in lines if line)
     )
     if newest is None:
-        st.warning(f"Not scored: {view.image.state}{f' ({view.image.reason})' if view.image.reason else ''}")
+        reason = view.image.reason
+        advice = f". {REASONS[reason]}" if reason in REASONS else ""
+        st.warning(f"Not scored: {view.image.state}{f' ({reason})' if reason else ''}{advice}")
         return
     origin = parts.origin(newest.model_digest, newest.calibration_version, newest.threshold_version)
     risk = parts.escaped(parts.percent(newest.probability))

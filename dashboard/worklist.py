@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard import parts
 from dashboard.theme import TRIAGE
 from edgerad import decisions, queries
+from edgerad.reasons import REASONS
 
 PAGE = 25
 REDRAWN_AFTER = 60.0
@@ -31,19 +32,7 @@ def _page() -> None:
         )  # fmt: skip
         unread = st.toggle("Only unread", key="worklist_unread", on_change=_to_start)
     _rows(tuple(chosen or TRIAGE), unread)
-    refused = queries.not_assessable(parts.database())
-    if refused:
-        with st.expander(f"Not assessable: {len(refused)} that no model has scored; a person must look at them"):
-            parts.table(
-                [
-                    {
-                        "image": image.image_id[:12],
-                        "reason": image.reason,
-                        "arrived": parts.local(image.stored_at or image.registered_at),
-                    }
-                    for image in refused
-                ]
-            )
+    _not_assessable()
 
 
 def _to_start() -> None:
@@ -122,9 +111,33 @@ def _actions(row: queries.WorklistRow, is_open: bool) -> None:
     elif row.reviewed or row.alert_state:
         done = f"read: {row.reviewed}" if row.reviewed else "acknowledged"
         st.html(f'<div class="er-small">{parts.escaped(done)}</div>')
-    if st.button("Open", key=f"open-{row.image_id}"):
-        st.session_state["image_id"] = row.image_id
-        st.switch_page(st.session_state["pages"]["case"], query_params={"image": row.image_id})
+    _open(row.image_id)
+
+
+def _not_assessable() -> None:
+    """Show what no model has scored: to be read as usual, by a person, like any X-ray before there were models."""
+    refused = queries.not_assessable(parts.database(), PAGE)
+    if not refused:
+        return
+    st.subheader("Not assessable")
+    st.caption("No model has scored these: read them as usual.")
+    with st.container(key="refused"):
+        for image in refused:
+            with st.container(border=True, key=f"row-refused-{image.image_id}"):
+                patient, why, act = st.columns((2, 4, 1.1), vertical_alignment="center")
+                name, facts = parts.who(image.header, image.image_id)
+                patient.html(_lines("er-name", name, facts))
+                reason = image.reason or "unknown"
+                arrived = f"arrived {parts.since(image.stored_at or image.registered_at)} ago"
+                why.html(_lines("er-line", f"{reason} · {arrived}", REASONS.get(reason, "")))
+                with act.container(horizontal=True, horizontal_alignment="right"):
+                    _open(image.image_id)
+
+
+def _open(image_id: str) -> None:
+    if st.button("Open", key=f"open-{image_id}"):
+        st.session_state["image_id"] = image_id
+        st.switch_page(st.session_state["pages"]["case"], query_params={"image": image_id})
 
 
 def _lines(style: str, first: str, second: str) -> str:

@@ -11,6 +11,7 @@ import typer
 import edgerad
 from edgerad.commands import (
     audit,
+    calibrate,
     deidentify,
     demo,
     down,
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # locals can hold patient data
     add_completion=False,
 )
-for command in (up, down, status, demo, score, deidentify, phantom, replay, train, audit):
+for command in (up, down, status, demo, score, calibrate, deidentify, phantom, replay, train, audit):
     name = command.__name__.rpartition(".")[2]
     app.command(name)(getattr(command, name))
 app.command("settings")(settings_command.show)

@@ -210,7 +210,7 @@ def _assess(session: Session, scored: Scored, policy: ShipPolicy, topic: str, do
 
 
 def _quarantine(session: Session, refused: Refused, letter: Letter | None, topic: str | None) -> None:
-    _finish(session, refused.image_id, QUARANTINED, refused.reason, now())
+    _finish(session, refused.image_id, QUARANTINED, refused.reason, now(), header=refused.header or None)
     letter = letter or Letter("unknown", "", "")
     write_dead_letter(session, letter, refused.reason, refused.detail, refused.image_id, topic)
 

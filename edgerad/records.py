@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 Id = String(64)
 Identity = BigInteger().with_variant(Integer, "sqlite")
 
-APPEND_ONLY = ("review", "label", "alert_event", "audit", "deid_record")
+APPEND_ONLY = ("review", "label", "alert_event", "audit", "deid_record", "site_calibration")
 """Tables whose rows a database trigger protects from UPDATE and DELETE (invariant 7)."""
 
 
@@ -302,6 +302,27 @@ class Rollout(Record):
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text, default="")
     seconds: Mapped[float | None] = mapped_column(Float)
+    at: Mapped[datetime] = mapped_column(default=now)
+
+
+class SiteCalibration(Record):
+    """A site's own calibration of a model, put into service; append-only, the newest of a model counts.
+
+    Without `a` and `b` the bundle's own is in service again. `figures` holds what the decision was taken on.
+    """
+
+    __tablename__ = "site_calibration"
+    site_calibration_id: Mapped[int] = mapped_column(Identity, primary_key=True, autoincrement=True)
+    edge_id: Mapped[str] = mapped_column(String(32))
+    finding: Mapped[str] = mapped_column(String(64))
+    model_digest: Mapped[str] = mapped_column(Id, index=True)
+    version: Mapped[str] = mapped_column(String(64))
+    a: Mapped[float | None] = mapped_column(Float)
+    b: Mapped[float | None] = mapped_column(Float)
+    readings: Mapped[int] = mapped_column(Integer)
+    figures: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    decided_by: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime] = mapped_column(default=now)
 
 

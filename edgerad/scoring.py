@@ -33,7 +33,7 @@ class Scored:
     threshold_version: str
     runtime: str
     seconds: float
-    header: dict[str, str] = field(default_factory=dict)
+    header: dict[str, str] = field(default_factory=dict, repr=False)
     """DICOM keywords that clinicians read on a worklist; patient data: only for the edge's database."""
 
 
@@ -45,6 +45,8 @@ class Refused:
     reason: str
     detail: str
     retryable: bool = False
+    header: dict[str, str] = field(default_factory=dict, repr=False)
+    """As in `Scored`: whose image it is that a person must look at."""
 
 
 Outcome = Scored | Refused

@@ -156,6 +156,11 @@ class ServeSettings(Section):
     max_queued_requests: int = Field(64, ge=1, description="Calls that wait in a router before it pushes back.")
     max_object_bytes: int = Field(256 * 2**20, ge=1, description="Largest object that is fetched to be scored.")
     max_pixels: int = Field(64_000_000, ge=1, description="Most pixels of an image that is decoded.")
+    view_threshold: float = Field(
+        0.25, ge=-9, le=1, description="Least likeness to a frontal chest, about -1 to 1, to be scored; -9 scores all."
+    )
+    calibrate: bool = Field(True, description="Refit the calibration to this site's readings when it is better.")
+    calibrate_readings: int = Field(100, ge=50, description="Readings of a model that a refit needs.")
     call_timeout: Seconds = Field(120.0, description="Seconds after which a call to Serve is tried again.")
 
 

@@ -7,6 +7,7 @@ replica is replaced and no request dropped. `serve.run` with other options would
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from edgerad.scoring import Outcome, ScoreRequest
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ray.serve import Application
 
     from edgerad.settings import Settings
+    from serve.calibrate import Calibration
+    from serve.score import Scorer
 
 APPLICATION = "edgerad"
 DEPLOYMENT = "Scorer"
@@ -22,8 +25,11 @@ CALLS_PER_REPLICA = 3
 """Calls a replica works on at a time: while one is in the network, another decodes and a third is fetched."""
 
 
-def configuration(settings: Settings, model_digest: str) -> dict[str, Any]:
-    """Return Serve's declarative configuration (ServeDeploySchema) with a model in service."""
+def configuration(settings: Settings, model_digest: str, calibration: Calibration | None = None) -> dict[str, Any]:
+    """Return Serve's declarative configuration (ServeDeploySchema) with a model in service.
+
+    `calibration` is the site's; without it the model's own serves.
+    """
     tuning = settings.serve
     return {
         "proxy_location": "Disabled",
@@ -35,7 +41,10 @@ def configuration(settings: Settings, model_digest: str) -> dict[str, Any]:
                 "deployments": [
                     {
                         "name": DEPLOYMENT,
-                        "user_config": {"model": model_digest},
+                        "user_config": {
+                            "model": model_digest,
+                            "calibration": asdict(calibration) if calibration else None,
+                        },
                         "max_ongoing_requests": CALLS_PER_REPLICA,
                         "max_queued_requests": tuning.max_queued_requests,
                         "graceful_shutdown_timeout_s": tuning.call_timeout,
@@ -92,6 +101,7 @@ class ScorerDeployment:
         store = ObjectStore(config_from(settings.store))
         limit = settings.serve.max_object_bytes
         self._shelf = Shelf(settings)
+        self._scorer: Scorer | None = None
         self._replica = Replica(
             lambda request: store.get(request.key, etag=request.etag, limit_bytes=limit),
             settings.serve.decode_threads,
@@ -102,9 +112,13 @@ class ScorerDeployment:
         """Load and prove the model in a thread, then put it into service; requests go on meanwhile."""
         import asyncio
 
-        digest = user_config["model"]
-        if digest != self._replica.model_digest:
-            self._replica.swap(await asyncio.to_thread(self._shelf.scorer, digest))
+        from serve.calibrate import Calibration
+
+        digest, own = user_config["model"], user_config["calibration"]
+        if self._scorer is None or digest != self._scorer.bundle.digest:
+            self._scorer = await asyncio.to_thread(self._shelf.scorer, digest)
+        self._scorer = self._scorer.calibrated(Calibration(**own) if own else None)
+        self._replica.swap(self._scorer)
 
     async def score(self, requests: list[ScoreRequest]) -> list[Outcome]:
         """Score a batch by reference; see `edgerad.scoring.Scorer`."""
@@ -117,8 +131,10 @@ class ScorerDeployment:
         return self._replica.model_digest
 
 
-def deploy(settings: Settings, model_digest: str, timeout: float = 120.0) -> None:
-    """Deploy the application, or swap its model in place; returns when it runs with that model.
+def deploy(
+    settings: Settings, model_digest: str, calibration: Calibration | None = None, timeout: float = 300.0
+) -> None:
+    """Deploy the application, or swap its model and calibration in place; returns when it runs with them.
 
     Raises RuntimeError with Serve's message when it does not within `timeout` seconds.
     """
@@ -128,7 +144,7 @@ def deploy(settings: Settings, model_digest: str, timeout: float = 120.0) -> Non
 
     serve.start(proxy_location="Disabled")
     client = _get_global_client()
-    client.deploy_apps(ServeDeploySchema.model_validate(configuration(settings, model_digest)))
+    client.deploy_apps(ServeDeploySchema.model_validate(configuration(settings, model_digest, calibration)))
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         application = serve.status().applications.get(APPLICATION)

@@ -83,9 +83,13 @@ JPEG_2000_FAMILY = frozenset(uid.JPEG2000TransferSyntaxes) | frozenset(
 def decode_dicom(data: bytes, limits: Limits) -> tuple[DecodedImage, float]:
     """Decode a DICOM file to grey pixels and its measured colour; raises Unreadable and nothing else."""
     _silence_pydicom()
+    dataset: Dataset | None = None
     try:
-        return _decode(read_dataset(data, limits), limits)
-    except Unreadable:
+        dataset = read_dataset(data, limits)
+        return _decode(dataset, limits)
+    except Unreadable as refusal:
+        if dataset is not None:
+            refusal.header = header_of(dataset)
         raise
     except MemoryError:
         raise Unreadable("too-large", "not enough memory to decode the pixels") from None

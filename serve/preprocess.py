@@ -49,7 +49,12 @@ def to_grid(pixels: Plane) -> npt.NDArray[np.float32]:
 
 def to_input(grid: npt.NDArray[np.float32], input_size: int = INPUT_SIZE, *, kernel: int = cv2.INTER_AREA) -> Input:
     """Stretch a grid to 0..255 and reduce it to uint8 [input_size, input_size, 1]; training varies `kernel`."""
-    resized = cv2.resize(stretch(grid), (input_size, input_size), interpolation=kernel)
+    return shrink(stretch(grid), input_size, kernel=kernel)
+
+
+def shrink(stretched: npt.NDArray[np.float32], input_size: int, *, kernel: int = cv2.INTER_AREA) -> Input:
+    """Reduce a stretched grid to uint8 [input_size, input_size, 1]."""
+    resized = cv2.resize(stretched, (input_size, input_size), interpolation=kernel)
     return np.clip(np.rint(resized), 0, 255).astype(np.uint8)[:, :, np.newaxis]
 
 

@@ -67,7 +67,7 @@ class Replica:
 
 def _outcome(image_id: str, result: ImageScore | Unreadable, seconds: float) -> Outcome:
     if isinstance(result, Unreadable):
-        return Refused(image_id, result.reason, result.detail)
+        return Refused(image_id, result.reason, result.detail, header=result.header)
     return Scored(
         image_id=image_id,
         finding=result.finding,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -12,7 +13,9 @@ from edgerad import ledger, registry
 from edgerad.records import Rollout
 from edgerad.store import ObjectGone, ObjectStore, StoreUnavailable
 from edgerad.telemetry import get_logger
+from serve import site
 from serve.bundle import BundleError
+from serve.calibrate import Calibration
 from serve.shelf import Shelf, bundled_digest
 
 if TYPE_CHECKING:
@@ -22,15 +25,31 @@ if TYPE_CHECKING:
 COMPONENT = "rollout"
 
 
+Swap = Callable[[str, Calibration | None], None]
+"""Puts a model, by its digest, into service with a site's calibration, or (None) its own."""
+
+
 class Follower:
     """Keeps an edge's model at what the registry says; a model that fails its proof is refused once and for all."""
 
-    def __init__(self, settings: Settings, database: Database, core: ObjectStore, swap: Callable[[str], None]) -> None:
-        """Keep how to swap: `swap(digest)` returns when every replica serves that model, or raises RuntimeError."""
+    def __init__(self, settings: Settings, database: Database, core: ObjectStore | None, swap: Swap) -> None:
+        """Keep how to swap: it returns when every replica serves that model with that calibration, or RuntimeError.
+
+        Without a core the model in service stays.
+        """
         self._edge, self._finding = settings.ship.edge_id, settings.finding
         self._database, self._core, self._swap = database, core, swap
         self._shelf = Shelf(settings)
+        self._tuning = settings.serve
+        self._applied: Calibration | None = None
+        self._considered: dict[str, int] = {}
+        self._newest_review: int | None = None
         self._log = get_logger(COMPONENT)
+
+    @property
+    def calibration(self) -> str:
+        """Version of the site's calibration in service; `bundle` when it is the model's own."""
+        return self._applied.version if self._applied else "bundle"
 
     def start(self) -> str:
         """Put the model that was last in service here, else the shipped one, into service; return its digest."""
@@ -46,7 +65,7 @@ class Follower:
     def step(self) -> str | None:
         """Look at the registry once; return the digest of a model newly put into service, or None."""
         try:
-            wanted = registry.current(self._core, self._finding)
+            wanted = registry.current(self._core, self._finding) if self._core is not None else None
         except StoreUnavailable:
             self._log.warning("core store does not answer; the model in service stays")
             return None
@@ -68,9 +87,60 @@ class Follower:
         self._log.info("model in service", model_digest=wanted, seconds=round(seconds, 2))
         return wanted
 
+    def calibrate(self) -> Calibration | None:
+        """Refit the site's calibration when readings suffice, and put the one that is to serve into service.
+
+        Returns a calibration newly in service (the bundle's has the version `bundle`), or None. A swap that fails is
+        tried again at the next call.
+        """
+        digest = ledger.model_in_service(self._database, self._edge, self._finding)
+        if digest is None:
+            return None
+        if self._tuning.calibrate:
+            self._refit(digest)
+        wanted = site.current(self._database, self._site(digest))
+        if wanted == self._applied:
+            return None
+        try:
+            seconds = self._timed_swap(digest)
+        except RuntimeError as error:
+            self._log.error("calibration not put into service", error=error)
+            return None
+        made = wanted or Calibration("bundle")
+        self._log.info(
+            "calibration in service", calibration=made.version, model_digest=digest, seconds=round(seconds, 2)
+        )
+        return made
+
+    def _refit(self, digest: str) -> None:
+        """Fit anew once a tenth more readings are there than at the last look; keep it if better with confidence."""
+        newest = site.newest_review(self._database)
+        if newest == self._newest_review:
+            return
+        self._newest_review, here = newest, self._site(digest)
+        read = site.readings(self._database, here)
+        if len(read.labels) < max(self._tuning.calibrate_readings, 1.1 * self._considered.get(digest, 0)):
+            return
+        self._considered[digest] = len(read.labels)
+        bundled = self._shelf.calibration(digest)
+        try:
+            proposal = site.propose(
+                read, site.current(self._database, here) or bundled, bundled, self._tuning.calibrate_readings
+            )
+        except site.NotPossible as error:
+            self._log.warning("calibration not refitted", reason=str(error))
+            return
+        if proposal.figures.is_better:
+            site.put_into_service(self._database, here, proposal, site.AUTOMATIC, "better with confidence")
+
+    def _site(self, digest: str) -> site.Site:
+        return site.Site(self._edge, self._finding, digest)
+
     def _timed_swap(self, digest: str) -> float:
         started = time.perf_counter()
-        self._swap(digest)
+        calibration = site.current(self._database, self._site(digest))
+        self._swap(digest, calibration)
+        self._applied = calibration
         return time.perf_counter() - started
 
     def _is_refused(self, digest: str) -> bool:
@@ -108,8 +178,8 @@ class RolloutActor:
         configure_logging(settings.telemetry)
         self._settings = settings
         self._database = Database(settings.database_url)
-        core = ObjectStore(config_from(settings.core.store))
-        self._follower = Follower(settings, self._database, core, lambda digest: app.deploy(settings, digest))
+        core = ObjectStore(config_from(settings.core.store)) if settings.core.store.endpoint_url else None
+        self._follower = Follower(settings, self._database, core, partial(app.deploy, settings))
 
     def start(self) -> str:
         """Put the first model into service; returns its digest when it serves."""
@@ -123,7 +193,9 @@ class RolloutActor:
         while True:
             if time.monotonic() - last >= self._settings.core.poll_interval:
                 self._follower.step()
+                self._follower.calibrate()
                 last = time.monotonic()
             digest = ledger.model_in_service(self._database, self._settings.ship.edge_id, self._settings.finding)
-            ledger.report(self._database, COMPONENT, {"replicas": app.replicas(), "model": digest})
+            figures = {"replicas": app.replicas(), "model": digest, "calibration": self._follower.calibration}
+            ledger.report(self._database, COMPONENT, figures)
             time.sleep(min(self._settings.core.poll_interval, 2.0))

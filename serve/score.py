@@ -13,10 +13,13 @@ import numpy as np
 
 from edgerad.scoring import Triage
 from serve.bundle import Bundle, TrustedKeys, bundled_keys, bundled_model, load_bundle
+from serve.calibrate import Calibration
 from serve.decode import DecodedImage, Limits, decode
-from serve.preprocess import Input, preprocess
+from serve.preprocess import Input, to_grid, to_input
 from serve.reasons import Unreadable
 from serve.runtimes import Runtime, RuntimeOptions, make_runtime
+from serve.view import THRESHOLD as VIEW_THRESHOLD
+from serve.view import view_check
 
 DEFAULT_LIMITS = Limits()
 
@@ -39,8 +42,20 @@ class ImageScore:
 class Scorer:
     """Scores batches with one bundle on one runtime; not safe for concurrent calls of one object."""
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, limits: Limits = DEFAULT_LIMITS) -> None:
-        self.bundle, self.runtime, self.limits = bundle, runtime, limits
+    def __init__(
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        limits: Limits = DEFAULT_LIMITS,
+        view_threshold: float = VIEW_THRESHOLD,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.bundle, self.runtime, self.limits, self.view_threshold = bundle, runtime, limits, view_threshold
+        self.calibration = calibration or bundle.calibration
+
+    def calibrated(self, calibration: Calibration | None) -> Scorer:
+        """Return the same scorer with a site's calibration, or (None) the bundle's own."""
+        return Scorer(self.bundle, self.runtime, self.limits, self.view_threshold, calibration)
 
     def score_bytes(self, items: Sequence[bytes]) -> list[ImageScore | Unreadable]:
         """Return a score or a refusal for every item, in order; one bad item never spoils the others."""
@@ -52,7 +67,13 @@ class Scorer:
             image: DecodedImage = decode(item, self.limits)
         except Unreadable as refusal:
             return refusal
-        return preprocess(image.pixels, self.bundle.manifest.input_size), image.header
+        grid = to_grid(image.pixels)
+        try:
+            view_check().check(grid, self.view_threshold)
+        except Unreadable as refusal:
+            refusal.header = image.header
+            return refusal
+        return to_input(grid, self.bundle.manifest.input_size), image.header
 
     def score_prepared(
         self, prepared: Sequence[tuple[Input, dict[str, str]] | Unreadable]
@@ -65,14 +86,14 @@ class Scorer:
     def _result(self, logit: float, header: dict[str, str]) -> ImageScore | Unreadable:
         if not np.isfinite(logit):
             return Unreadable("model-error", "the network gave no finite number")
-        probability = float(self.bundle.calibration.apply(logit))
+        probability = float(self.calibration.apply(logit))
         return ImageScore(
             self.bundle.manifest.finding,
             probability,
             logit,
             self.bundle.thresholds.classify(probability),
             self.bundle.digest,
-            self.bundle.calibration.version,
+            self.calibration.version,
             self.bundle.thresholds.version,
             self.runtime.name,
             header,
@@ -88,11 +109,13 @@ def open_scorer(
     runtime: str = "litert",
     options: RuntimeOptions | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    view_threshold: float = VIEW_THRESHOLD,
 ) -> Scorer:
     """Load a bundle (by default the shipped one), check signature and golden cases, and return a scorer.
 
     Without `trusted_keys` the keys of the shipped models are trusted. Raises BundleError.
     """
     keys = bundled_keys() if trusted_keys is None else trusted_keys
+    view_check()  # whole, or no image is scored at all
     bundle = load_bundle(path or bundled_model(finding), keys, verify=verify)
-    return Scorer(bundle, make_runtime(runtime, bundle, options or RuntimeOptions()), limits)
+    return Scorer(bundle, make_runtime(runtime, bundle, options or RuntimeOptions()), limits, view_threshold)

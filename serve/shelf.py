@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serve.bundle import MANIFEST_FILE, BundleError, bundled_keys, bundled_model, key_id_of
+from serve.bundle import MANIFEST_FILE, BundleError, bundled_keys, bundled_model, key_id_of, load_bundle
 from serve.decode import Limits
 from serve.runtimes import RuntimeOptions
 from serve.score import Scorer, open_scorer
@@ -15,6 +15,7 @@ from serve.score import Scorer, open_scorer
 if TYPE_CHECKING:
     from edgerad.settings import Settings
     from serve.bundle import TrustedKeys
+    from serve.calibrate import Calibration
 
 
 class Shelf:
@@ -45,6 +46,10 @@ class Shelf:
             )
         return path
 
+    def calibration(self, digest: str) -> Calibration:
+        """Return the calibration that a bundle came with. Raises BundleError, StoreUnavailable or ObjectGone."""
+        return load_bundle(self.path(digest), self.trusted_keys()).calibration
+
     def scorer(self, digest: str) -> Scorer:
         """Open a bundle for scoring: signature, digest and golden cases are checked. Raises BundleError."""
         tuning = self._settings.serve
@@ -57,6 +62,7 @@ class Shelf:
             runtime=runtime,
             options=RuntimeOptions(threads=tuning.threads),
             limits=Limits(max_pixels=tuning.max_pixels, max_bytes=tuning.max_object_bytes),
+            view_threshold=tuning.view_threshold,
         )
         if scorer.bundle.digest != digest:  # a signed bundle, but another one: an older model in the place of this
             raise BundleError(

@@ -23,6 +23,7 @@ TRAIN_MAY_USE = {"serve.bundle", "serve.calibrate", "serve.decode", "serve.prepr
     "serve.runtimes",
     "serve.score",
     "serve.triage",
+    "serve.view",
 }
 COMPOSERS = ("edgerad/cli.py", "edgerad/commands/", "edgerad/compose.py", "edgerad/demo/")
 """What puts the parts together may import them all, inside functions."""

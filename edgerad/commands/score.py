@@ -86,7 +86,8 @@ def _prepare(scorer: Scorer, file: Path) -> Any:
 
 
 def _row(result: Any) -> dict[str, Any]:
-    from serve.reasons import REASONS, Unreadable
+    from edgerad.reasons import REASONS
+    from serve.reasons import Unreadable
 
     if isinstance(result, Unreadable):
         return {"error": str(result), "reason": result.reason, "advice": REASONS[result.reason]}

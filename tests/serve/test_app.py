@@ -21,6 +21,7 @@ from edgerad.settings import Settings, load_settings
 from edgerad.store import ObjectStore, config_from
 from serve import app
 from serve.bundle import load_bundle, public_bytes
+from serve.calibrate import Calibration
 from serve.shelf import bundled_digest
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -38,9 +39,12 @@ def test_only_the_users_part_of_the_configuration_depends_on_the_model() -> None
     """Serve replaces replicas when anything else changes, and a replaced replica drops requests."""
     settings = load_settings()
     one, other = (deployment(app.configuration(settings, digest * 64)) for digest in "ab")
-    assert one.pop("user_config") == {"model": "a" * 64}
-    assert other.pop("user_config") == {"model": "b" * 64}
+    assert one.pop("user_config") == {"model": "a" * 64, "calibration": None}
+    assert other.pop("user_config") == {"model": "b" * 64, "calibration": None}
     assert one == other
+    site = deployment(app.configuration(settings, "a" * 64, Calibration("site/1", 0.9, -0.2)))
+    assert site.pop("user_config") == {"model": "a" * 64, "calibration": {"version": "site/1", "a": 0.9, "b": -0.2}}
+    assert site == one
 
 
 def test_the_configuration_is_valid_and_follows_the_settings() -> None:
@@ -154,9 +158,9 @@ def test_a_model_is_swapped_in_place_under_load_and_no_request_is_dropped(
     store.put("b.dcm", to_dicom(phantom))
     plain = app.configuration
 
-    def configuration(given: Settings, digest: str) -> dict[str, Any]:
+    def configuration(given: Settings, digest: str, calibration: Calibration | None = None) -> dict[str, Any]:
         """The workers of this cluster were started before there were settings: they get them here."""
-        made = plain(given, digest)
+        made = plain(given, digest, calibration)
         made["applications"][0]["runtime_env"] = {"env_vars": given.environment()}
         return made
 
@@ -172,6 +176,7 @@ def test_a_model_is_swapped_in_place_under_load_and_no_request_is_dropped(
             assert callers.wait_for(shipped, 2 * CALLERS)
             app.deploy(settings, another)
             assert callers.wait_for(another, 2 * CALLERS)
+            app.deploy(settings, another, Calibration("site/1", 1.0, 9.0))
         finally:
             callers.stop()
         assert callers.errors == []
@@ -187,6 +192,8 @@ def test_a_model_is_swapped_in_place_under_load_and_no_request_is_dropped(
         assert isinstance(good, Scored)
         assert (good.threshold_version, good.triage) == ("test/2", "high")
         assert good.header["Modality"] == "DX"
+        assert (good.calibration_version, good.probability > 0.5) == ("site/1", True)
+        assert good.logit < 0, "the network's own opinion is kept beside the calibrated one"
         assert isinstance(gone, Refused)
         assert gone.reason == "object-gone"
     finally:

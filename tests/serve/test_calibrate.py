@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serve.calibrate import Calibration, fit_platt, sigmoid
+from serve.calibrate import SPREAD, Calibration, fit_platt, sigmoid
 
 
 def drawn(a: float, b: float, cases: int, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -21,32 +21,40 @@ def test_a_known_calibration_is_found_again() -> None:
 
 
 def test_the_fit_is_the_best_there_is() -> None:
-    """No neighbour in (a, b) has a smaller loss against Platt's targets."""
+    """No neighbour in (ln a, b) has a smaller loss, with what is thought of sites in general counted in."""
     logits, labels = drawn(1.4, 0.7, 300)
-    fitted = fit_platt(logits, labels, "x")
-    positives = int(labels.sum())
-    targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
+    prior = Calibration("bundle", 1.2, 0.1)
+    fitted = fit_platt(logits, labels, "x", prior)
 
-    def loss(a: float, b: float) -> float:
-        z = a * logits + b
-        return float(np.sum(np.logaddexp(0, z) - targets * z))
+    def loss(slope: float, b: float) -> float:
+        z = np.exp(slope) * logits + b
+        apart = (np.array([slope, b]) - [np.log(prior.a), prior.b]) / SPREAD
+        return float(np.sum(np.logaddexp(0, z) - labels * z) + 0.5 * np.sum(apart**2))
 
-    best = loss(fitted.a, fitted.b)
+    slope = float(np.log(fitted.a))
+    best = loss(slope, fitted.b)
     for da, db in ((0.01, 0), (-0.01, 0), (0, 0.01), (0, -0.01)):
-        assert loss(fitted.a + da, fitted.b + db) > best
+        assert loss(slope + da, fitted.b + db) > best
+
+
+def test_few_cases_stay_near_the_bundles_calibration_and_many_do_not() -> None:
+    prior = Calibration("bundle", 1.0, 0.0)
+    few, many = (fit_platt(*drawn(2.5, 0.0, count), "x", prior) for count in (30, 20_000))
+    assert 1.0 < few.a < 2.2
+    assert many.a == pytest.approx(2.5, abs=0.1)
 
 
 def test_perfectly_separated_cases_do_not_run_away() -> None:
     logits = np.concatenate([np.linspace(-4, -1, 50), np.linspace(1, 4, 50)])
     fitted = fit_platt(logits, np.repeat([0, 1], 50), "x")
-    assert np.isfinite([fitted.a, fitted.b]).all()
+    assert 1 < fitted.a < 3
     assert fitted.apply(4.0) < 1
     assert fitted.apply(0.0) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_labels_that_contradict_the_scores_are_refused() -> None:
     logits, labels = drawn(1.0, 0.0, 500)
-    with pytest.raises(ValueError, match="turn the order"):
+    with pytest.raises(ValueError, match="contradict"):
         fit_platt(logits, 1 - labels, "x")
 
 

@@ -3,16 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
 from edgerad import ledger, registry
 from edgerad.audit import verify
 from edgerad.database import Database
-from edgerad.records import Rollout
+from edgerad.records import Assessment, Image, Review, Rollout
 from edgerad.settings import load_settings
 from edgerad.store import ObjectStore, StoreConfig, StoreUnavailable
+from serve import site
 from serve.bundle import BundleError
+from serve.calibrate import Calibration
 from serve.rollout import Follower
 from serve.shelf import Shelf, bundled_digest
 
@@ -23,10 +26,12 @@ class Stage:
     """A follower with a registry and a Serve application that do as they are told."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
         self.database = Database(f"sqlite:///{folder / 'edgerad.db'}")
         self.database.upgrade()
         self.wanted: str | None = None
         self.swaps: list[str] = []
+        self.calibrations: list[Calibration | None] = []
         self.fails: Exception | None = None
         self.proof: Exception | None = None
         monkeypatch.setattr(registry, "current", self._current)
@@ -43,10 +48,11 @@ class Stage:
         if self.proof:
             raise self.proof
 
-    def _swap(self, digest: str) -> None:
+    def _swap(self, digest: str, calibration: Calibration | None) -> None:
         if self.fails:
             raise self.fails
         self.swaps.append(digest)
+        self.calibrations.append(calibration)
 
     @property
     def noted(self) -> list[tuple[str, str]]:
@@ -114,3 +120,96 @@ def test_rolling_back_serves_the_former_model_again(stage: Stage) -> None:
     assert stage.follower.step() == shipped
     assert stage.serving == shipped
     assert verify(stage.database) == (3, None)
+
+
+def test_without_a_core_the_shipped_model_stays_in_service(stage: Stage) -> None:
+    alone = Follower(load_settings(data_dir=Path("unused")), stage.database, None, stage._swap)
+    stage.wanted = NEW
+    assert alone.start() == bundled_digest("pneumonia")
+    assert alone.step() is None
+    assert stage.swaps == [bundled_digest("pneumonia")] * 2
+
+
+def read_cases(database: Database, digest: str, count: int, b: float, source: str = "person") -> None:
+    """Write assessed images and what a person read, as if the model's logits were off by `b`."""
+    rng = np.random.default_rng(count)
+    with database.read() as session:
+        first = len(list(session.scalars(select(Image.image_id))))
+    with database.write() as session:
+        for number in range(first, first + count):
+            logit = float(rng.normal(0, 3))
+            positive = bool(rng.random() < 1 / (1 + np.exp(-logit - b)))
+            image, assessment = f"i{number}", f"a{number}"
+            session.add(Image(image_id=image, bucket="x", key=image, source="test", state="assessed", header={}))
+            session.flush()
+            session.add(
+                Assessment(
+                    assessment_id=assessment, image_id=image, finding="pneumonia", probability=0.5, logit=logit,
+                    triage="unknown", model_digest=digest, calibration_version="identity/1", threshold_version="t",
+                    runtime="litert", seconds=0.0,
+                )
+            )  # fmt: skip
+            session.flush()
+            verdict = "positive" if positive else "negative"
+            session.add(
+                Review(image_id=image, assessment_id=assessment, verdict=verdict, reviewer="Dr. P", source=source)
+            )
+
+
+def test_a_site_that_differs_gets_its_own_calibration_and_can_go_back(stage: Stage) -> None:
+    shipped = bundled_digest("pneumonia")
+    assert stage.follower.calibrate() is None, "nobody has read anything"
+    read_cases(stage.database, shipped, 90, b=-2.0)
+    assert stage.follower.calibrate() is None, "too few"
+    read_cases(stage.database, shipped, 60, b=-2.0)
+    made = stage.follower.calibrate()
+    assert made is not None
+    assert made.version == "edge/1"
+    assert made.b < -1
+    assert stage.calibrations[-1] == made
+    assert stage.swaps[-1] == shipped, "the model stays"
+    assert stage.follower.calibrate() is None, "nothing is new"
+    here = site.Site("edge", "pneumonia", shipped)
+    site.revert(stage.database, here, None, "person:Dr. P", "looked wrong")
+    back = stage.follower.calibrate()
+    assert back is not None
+    assert (back.version, stage.calibrations[-1]) == ("bundle", None)
+    assert stage.follower.calibrate() is None, "what a person took back is not put in again by the same readings"
+    again = Follower(load_settings(data_dir=stage.folder), stage.database, None, stage._swap)
+    again.start()
+    assert stage.calibrations[-1] is None
+
+
+def test_a_site_like_the_others_keeps_the_bundles_calibration(stage: Stage) -> None:
+    read_cases(stage.database, bundled_digest("pneumonia"), 150, b=0.0)
+    assert stage.follower.calibrate() is None
+    assert site.history(stage.database, site.Site("edge", "pneumonia", bundled_digest("pneumonia"))) == []
+
+
+def test_simulated_readings_calibrate_nothing(stage: Stage) -> None:
+    read_cases(stage.database, bundled_digest("pneumonia"), 150, b=-3.0, source="simulated")
+    assert stage.follower.calibrate() is None
+
+
+def test_a_restart_serves_the_sites_calibration_and_another_model_its_own(stage: Stage) -> None:
+    shipped = bundled_digest("pneumonia")
+    read_cases(stage.database, shipped, 150, b=-2.0)
+    made = stage.follower.calibrate()
+    follower = Follower(load_settings(data_dir=stage.folder), stage.database, stage.follower._core, stage._swap)
+    follower.start()
+    assert stage.calibrations[-1] == made
+    assert follower.calibration == "edge/1"
+    stage.wanted = NEW
+    assert follower.step() == NEW
+    assert stage.calibrations[-1] is None
+    assert follower.calibration == "bundle"
+
+
+def test_a_calibration_that_serve_does_not_take_is_tried_again(stage: Stage) -> None:
+    read_cases(stage.database, bundled_digest("pneumonia"), 150, b=-2.0)
+    stage.fails = RuntimeError("Serve is busy")
+    assert stage.follower.calibrate() is None
+    stage.fails = None
+    made = stage.follower.calibrate()
+    assert made is not None
+    assert made.version == "edge/1"

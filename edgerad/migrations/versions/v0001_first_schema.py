@@ -11,7 +11,7 @@ from edgerad.records import UtcDateTime
 revision = "0001"
 down_revision = None
 
-APPEND_ONLY = ("review", "label", "alert_event", "audit", "deid_record")
+APPEND_ONLY = ("review", "label", "alert_event", "audit", "deid_record", "site_calibration")
 
 
 def upgrade() -> None:
@@ -134,6 +134,28 @@ def upgrade() -> None:
         sa.Column("at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("rollout_id"),
     )
+    op.create_table(
+        "site_calibration",
+        sa.Column(
+            "site_calibration_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("edge_id", sa.String(length=32), nullable=False),
+        sa.Column("finding", sa.String(length=64), nullable=False),
+        sa.Column("model_digest", sa.String(length=64), nullable=False),
+        sa.Column("version", sa.String(length=64), nullable=False),
+        sa.Column("a", sa.Float(), nullable=True),
+        sa.Column("b", sa.Float(), nullable=True),
+        sa.Column("readings", sa.Integer(), nullable=False),
+        sa.Column("figures", sa.JSON(), nullable=False),
+        sa.Column("decided_by", sa.String(length=64), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("site_calibration_id"),
+    )
+    op.create_index(op.f("ix_site_calibration_model_digest"), "site_calibration", ["model_digest"], unique=False)
     op.create_table(
         "training_run",
         sa.Column("training_run_id", sa.String(length=64), nullable=False),
