@@ -28,7 +28,7 @@ from edgerad.records import (
 
 @dataclass
 class Counts:
-    """One look at the database."""
+    """One look at the database; `training_alive` is the newest run's last sign of life: a slow one is not a stalled one."""
 
     received: int = 0
     states: dict[str, int] = field(default_factory=dict)
@@ -40,6 +40,7 @@ class Counts:
     reviews: int = 0
     replicas: int = 0
     training: str = "waiting"
+    training_alive: datetime | None = None
     models: list[str] = field(default_factory=list)
 
     @property
@@ -91,6 +92,7 @@ def look(database: Database) -> Counts:
             reviews=number(Review.review_id),
             replicas=int(rollout.data.get("replicas", 0)) if rollout else 0,
             training=run.state if run else "waiting",
+            training_alive=run.seen_at if run else None,
             models=list(served),
         )
 
