@@ -28,7 +28,7 @@ from edgerad.records import (
 
 @dataclass
 class Counts:
-    """One look at the database; `training_alive` is the newest run's last sign of life: a slow one is not a stalled one."""
+    """One look at the database; `training_alive` is the newest run's last sign of life."""
 
     received: int = 0
     states: dict[str, int] = field(default_factory=dict)
