@@ -71,7 +71,7 @@ def edge(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Edge:
         Scored(image.image_id, "pneumonia", p, 0.0, triage, "m" * 64, "cal-7", "thr-9", "litert", 0.01, HEADER)
         for image, (triage, p) in zip(images, CLASSES, strict=False)
     ]
-    outcomes.append(Refused(images[3].image_id, "truncated", "cut"))
+    outcomes.append(Refused(images[3].image_id, "truncated", "cut", header={"PatientName": "Roe^Ann"}))
     letters = {image.image_id: Letter("kafka", f"t/0/{n}", "{}") for n, image in enumerate(images)}
     ledger.record(database, outcomes, letters, ShipPolicy(True, 0.0), "xray.assessed")
     core = ObjectStore(config_from(settings.core.store))

@@ -59,6 +59,16 @@ def test_the_worklist_shows_the_open_alert_first_with_the_origin_of_its_risk(edg
     assert [metric.value for metric in page.metric] == ["1", "3", "0", "1"]
 
 
+def test_what_is_not_assessable_shows_whose_it_is_why_and_what_to_do(edge: Edge) -> None:
+    said = text(draw("worklist"))
+    assert "Roe, Ann" in said
+    assert "truncated" in said
+    assert "Send it again." in said
+    case = text(draw("case", edge.images[3].image_id))
+    assert "Roe, Ann" in case
+    assert "Not scored: quarantined (truncated). The data end too early." in case
+
+
 def test_names_from_files_and_comments_are_never_markup(edge: Edge) -> None:
     evil = '<img src=x onerror="alert(1)">'
     with edge.database.write() as session:

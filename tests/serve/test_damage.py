@@ -17,8 +17,9 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
 
 from edgerad.phantom import SYNTAXES, identity, random_spec, render, to_dicom, to_jpeg
+from edgerad.reasons import REASONS
 from serve.decode import DecodedImage, Limits, decode
-from serve.reasons import REASONS, Unreadable
+from serve.reasons import Unreadable
 
 PHANTOM = render(random_spec(21, finding="normal", size=190))
 LIMITS = Limits(max_pixels=1_000_000, max_bytes=4 << 20)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from edgerad.phantom import Phantom
-from serve.reasons import REASONS, Unreadable
+from edgerad.reasons import REASONS
+from serve.reasons import Unreadable
 from serve.screen import MAX_CHROMA, check_pixels, chroma, neighbour_correlation
 
 RNG = np.random.default_rng(0)
