@@ -15,7 +15,7 @@ from edgerad.scoring import Triage
 from serve.bundle import Bundle, TrustedKeys, bundled_keys, bundled_model, load_bundle
 from serve.calibrate import Calibration
 from serve.decode import DecodedImage, Limits, decode
-from serve.preprocess import Input, to_grid, to_input
+from serve.preprocess import Input, shrink, stretch, to_grid
 from serve.reasons import Unreadable
 from serve.runtimes import Runtime, RuntimeOptions, make_runtime
 from serve.view import THRESHOLD as VIEW_THRESHOLD
@@ -67,13 +67,13 @@ class Scorer:
             image: DecodedImage = decode(item, self.limits)
         except Unreadable as refusal:
             return refusal
-        grid = to_grid(image.pixels)
+        stretched = stretch(to_grid(image.pixels))
         try:
-            view_check().check(grid, self.view_threshold)
+            view_check().check(stretched, self.view_threshold)
         except Unreadable as refusal:
             refusal.header = image.header
             return refusal
-        return to_input(grid, self.bundle.manifest.input_size), image.header
+        return shrink(stretched, self.bundle.manifest.input_size), image.header
 
     def score_prepared(
         self, prepared: Sequence[tuple[Input, dict[str, str]] | Unreadable]

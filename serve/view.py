@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve.bundle import BundleError
-from serve.preprocess import GRID, stretch
+from serve.preprocess import GRID
 from serve.reasons import Unreadable
 
 Floats = npt.NDArray[np.float32]
@@ -61,9 +61,8 @@ class ViewCheck:
         """Return the values of features [n, FEATURES]."""
         return np.asarray(np.cos((rows - self.mean) @ self.basis @ self.frequencies + self.phases) @ self.weights)
 
-    def check(self, grid: Floats, threshold: float = THRESHOLD) -> None:
-        """Raise Unreadable for a grid of `to_grid` that is no frontal chest, saying how it is turned if that is it."""
-        stretched = stretch(grid)
+    def check(self, stretched: Floats, threshold: float = THRESHOLD) -> None:
+        """Raise Unreadable for what is no frontal chest, saying how it is turned if that is it."""
         value = self.value(stretched)
         if value >= threshold:
             return

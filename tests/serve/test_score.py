@@ -11,7 +11,8 @@ import pytest
 
 from edgerad.phantom import Phantom, to_dicom, to_jpeg
 from serve.bundle import BundleError
-from serve.decode import Limits
+from serve.decode import Limits, decode
+from serve.preprocess import preprocess
 from serve.reasons import Unreadable
 from serve.score import ImageScore, Scorer, open_scorer
 
@@ -89,3 +90,11 @@ def test_opening_trusts_only_keys_that_are_trusted(bundle: Callable[..., Path]) 
     with pytest.raises(BundleError, match="not signed"):
         open_scorer(bundle(signed=False))
     assert open_scorer(path, verify=False).bundle.path == path
+
+
+def test_the_model_gets_what_training_preprocesses(scorer: Scorer, phantom: Phantom) -> None:
+    """Scoring shares the grid with the view check; the input must stay that of `preprocess`."""
+    data = to_jpeg(phantom)
+    prepared = scorer.prepare(data)
+    assert not isinstance(prepared, Unreadable)
+    np.testing.assert_array_equal(prepared[0], preprocess(decode(data).pixels, scorer.bundle.manifest.input_size))

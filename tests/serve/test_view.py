@@ -27,7 +27,7 @@ SEED = 77_001
 def reason_of(pixels: np.ndarray) -> str | None:
     """Return the reason of the refusal, or None."""
     try:
-        view_check().check(to_grid(pixels))
+        view_check().check(stretch(to_grid(pixels)))
     except Unreadable as refusal:
         return refusal.reason
     return None
