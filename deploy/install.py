@@ -23,6 +23,7 @@ PACKAGES = {
     "orthanc": ["orthanc"],
     "dcmtk": ["dcmtk"],
     "dicom3tools": ["dicom3tools"],
+    "tesseract": ["tesseract-ocr"],
     "chromium": ["chromium"],
 }
 POLICY = Path("/usr/sbin/policy-rc.d")

@@ -11,10 +11,11 @@ PROGRAMS = {
     "ceph": (("ceph-mon", "ceph-mgr", "ceph-osd", "radosgw"), "ceph-mon ceph-mgr ceph-osd radosgw ceph-common"),
     "dcmtk": (("storescu", "dcmsend", "echoscu"), "dcmtk"),
     "dicom3tools": (("dciodvfy",), "dicom3tools"),
+    "tesseract": (("tesseract",), "tesseract-ocr"),
     "chromium": (("chromium",), "chromium"),
     "kafka": (("java",), "openjdk-17-jre-headless maven"),
 }  # fmt: skip
-PARTS = ("kafka", "ceph", "postgres", "orthanc", "dcmtk", "dicom3tools", "chromium")
+PARTS = ("kafka", "ceph", "postgres", "orthanc", "dcmtk", "dicom3tools", "tesseract", "chromium")
 
 
 def missing(part: str) -> str | None:

@@ -39,6 +39,12 @@ class Box:
         """The rectangle with `pixels` more on every side; it may leave the image."""
         return Box(self.x0 - pixels, self.y0 - pixels, self.x1 + pixels, self.y1 + pixels)
 
+    def lengthened(self, pixels: int) -> Box:
+        """The rectangle with `pixels` more at both ends of its longer side; it may leave the image."""
+        if self.x1 - self.x0 >= self.y1 - self.y0:
+            return Box(self.x0 - pixels, self.y0, self.x1 + pixels, self.y1)
+        return Box(self.x0, self.y0 - pixels, self.x1, self.y1 + pixels)
+
     def clipped(self, rows: int, columns: int) -> Box:
         """The part of the rectangle inside an image of that size."""
         return Box(max(self.x0, 0), max(self.y0, 0), min(self.x1, columns), min(self.y1, rows))
@@ -46,6 +52,14 @@ class Box:
     def moved(self, columns: int, rows: int) -> Box:
         """The rectangle that much further right and down."""
         return Box(self.x0 + columns, self.y0 + rows, self.x1 + columns, self.y1 + rows)
+
+    def turned_back(self, rows: int) -> Box:
+        """Where the rectangle was before a quarter turn to the left made the image `rows` pixels high (`np.rot90`)."""
+        return Box(rows - self.y1, self.x0, rows - self.y0, self.x1)
+
+    def inside(self, other: Self) -> bool:
+        """Whether the other rectangle holds this one whole."""
+        return other.x0 <= self.x0 and other.y0 <= self.y0 and self.x1 <= other.x1 and self.y1 <= other.y1
 
     def around(self, other: Self) -> Box:
         """The smallest rectangle that holds both."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
+from ship import ocr, text, views
 from ship import pixels as px
-from ship import text
 from ship.boxes import Box, neighbourhoods
 from ship.identity import Identity
+from ship.ocr import Line
 
 ROUNDS = 3
 _REACH = 64
@@ -17,7 +20,13 @@ _REACH = 64
 _READABLE = 0.3
 """A reading with less confidence is noise, even where it resembles a value."""
 
-Doubt = Literal["engine-failed", "too-much-text", "engines-disagree", "still-read"]
+_CLOSE = 48
+"""Pixels to which a line's box is enlarged for the close look: twice the least that the detectors are sure of."""
+_MAX_ZOOM = 3.0
+_CLOSE_AREA = 1_500_000
+"""Pixels of the enlarged region, at most."""
+
+Doubt = Literal["engine-failed", "too-much-text", "engines-disagree", "still-read", "text-left"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class Doubtful(Exception):
 
 def versions(threads: int = 1) -> list[str]:
     """Name, version and digest of the models of every engine."""
-    return [engine.version for engine in text.engines(threads)]
+    return [engine.version for engine in ocr.engines(threads)]
 
 
 def redact_text(
@@ -77,12 +86,43 @@ def covered(pixels: px.Pixels, boxes: Sequence[Box]) -> float:
     return float(px.mask(pixels, boxes).mean())
 
 
+def find_lines(pixels: px.Pixels, identity: Identity, threads: int = 1) -> list[Line]:
+    """Every line that any engine finds on any view, first of the whole image, then closely around what must go."""
+    shape = (pixels.shape[0], pixels.shape[1])
+    v6, v4 = ocr.engines(threads)
+    plain, even = views.plain_view(pixels), views.even_view(pixels)
+    lines = ocr.read_lines(plain, v4) + ocr.read_lines(even, v6)
+    known = _boxes(_chosen(lines, shape, identity), shape)
+    lines += ocr.read_lines(even, v6, turned=True, skip=_within(known))
+    chosen = _chosen(lines, shape, identity)
+    return lines + _closely(plain, even, chosen, shape, threads)
+
+
+def _closely(
+    plain: ocr.Grey, even: ocr.Grey, chosen: Sequence[Line], shape: tuple[int, int], threads: int
+) -> list[Line]:
+    """Look again, enlarged, where text was found: faint lines are found in part, and seldom stand alone."""
+    v6, v4 = ocr.engines(threads)
+    known = _boxes(chosen, shape)
+    lines: list[Line] = []
+    scale = ocr.enlargement(*shape)
+    for region in neighbourhoods((line.box.grown(3 * line.box.short_side) for line in chosen), 0):
+        place = region.clipped(*shape)
+        here = [line.box for line in chosen if line.box.overlaps(place)]
+        size = float(np.median([box.short_side for box in here])) * scale
+        zoom = min(max(_CLOSE / size, 1.0), _MAX_ZOOM, max((_CLOSE_AREA / place.area) ** 0.5 / scale, 1.0))
+        upright = sum(box.y1 - box.y0 > 1.5 * (box.x1 - box.x0) for box in here)
+        for turned in sorted({upright > 0, upright == len(here)}):
+            for engine, view in ((v6, even), (v4, plain)):
+                lines += ocr.read_lines(view, engine, region=place, zoom=zoom, turned=turned, skip=_within(known))
+    return lines
+
+
 def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted: bool, threads: int) -> Redaction:
     shape = (pixels.shape[0], pixels.shape[1])
-    v6, v4 = text.engines(threads)
-    plain = text.plain_view(pixels)
-    lines = text.read_lines(plain, v6) + text.read_lines(plain, v4) + text.read_lines(text.flat_view(pixels), v6)
-    chosen = text.to_redact(lines, shape, is_known=identity.resembles)
+    v6, v4 = ocr.engines(threads)
+    lines = find_lines(pixels, identity, threads)
+    chosen = _chosen(lines, shape, identity)
     boxes: list[Box] = _boxes(chosen, shape)
     if _disagree(chosen, lines, identity):
         raise Doubtful("engines-disagree", "the engines read a value of the patient differently", boxes)
@@ -91,11 +131,11 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
         if covered(pixels, boxes) > max_share:
             raise Doubtful("too-much-text", f"text covers more than {max_share:.0%} of the image", boxes)
         redacted, fill = px.redact(pixels, boxes, inverted=inverted)
-        remaining = text.read_lines(text.flat_view(redacted), v4)
-        again = text.plain_view(redacted)
+        remaining = ocr.read_lines(views.even_view(redacted), v4)
+        again = views.plain_view(redacted)
         for region in neighbourhoods(boxes, _REACH):
-            remaining += text.read_lines(again, v6, region=region.clipped(*shape))
-        chosen = text.to_redact(remaining, shape, is_known=identity.resembles)
+            remaining += ocr.read_lines(again, v6, region=region.clipped(*shape))
+        chosen = _chosen(remaining, shape, identity)
         if chosen:
             continue
         if any(line.score >= _READABLE and identity.resembles(line.text) for line in remaining):
@@ -104,11 +144,19 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
     raise Doubtful("still-read", f"text is still read after {ROUNDS} rounds", boxes)
 
 
-def _boxes(lines: Iterable[text.Line], shape: tuple[int, int]) -> list[Box]:
-    return [line.box.grown(text.PADDING).clipped(*shape) for line in lines]
+def _chosen(lines: Sequence[Line], shape: tuple[int, int], identity: Identity) -> list[Line]:
+    return text.to_redact(lines, shape, is_known=identity.resembles)
 
 
-def _disagree(chosen: Sequence[text.Line], lines: Sequence[text.Line], identity: Identity) -> bool:
+def _within(boxes: Sequence[Box]) -> Callable[[Box], bool]:
+    return lambda box: any(box.inside(other) for other in boxes)
+
+
+def _boxes(lines: Iterable[Line], shape: tuple[int, int]) -> list[Box]:
+    return [text.area(line, shape) for line in lines]
+
+
+def _disagree(chosen: Sequence[Line], lines: Sequence[Line], identity: Identity) -> bool:
     """Whether at one place one engine surely reads a value of the patient and another surely reads something else."""
     for line in chosen:
         if line.score < text.MIN_SCORE or not identity.resembles(line.text):

@@ -126,6 +126,12 @@ def dcmtk() -> None:
 
 
 @pytest.fixture(scope="session")
+def tesseract() -> None:
+    """An OCR engine that takes no part in de-identification."""
+    need("tesseract")
+
+
+@pytest.fixture(scope="session")
 def chromium() -> str:
     """Path of a Chromium to drive headless."""
     need("chromium")

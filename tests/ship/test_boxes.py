@@ -46,6 +46,27 @@ def test_neighbourhoods_hold_every_box_with_its_surroundings_and_never_overlap(f
     assert not any(a.overlaps(b) for i, a in enumerate(regions) for b in regions[:i])
 
 
+@given(boxes())
+def test_a_box_of_a_turned_image_is_turned_back(box: Box) -> None:
+    rows, columns = 31, SIDE
+    image = np.zeros((rows, columns), bool)
+    image[box.slices] = True
+    turned = np.rot90(image)
+    ys, xs = np.nonzero(turned)
+    found = Box(int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
+    assert found.turned_back(turned.shape[0]) == box
+
+
+@given(boxes(), boxes())
+def test_a_box_is_inside_another_when_all_its_pixels_are(a: Box, b: Box) -> None:
+    assert a.inside(b) == bool((painted(a) <= painted(b)).all())
+
+
+def test_a_box_is_lengthened_along_its_longer_side() -> None:
+    assert Box(10, 10, 30, 15).lengthened(3) == Box(7, 10, 33, 15)
+    assert Box(10, 10, 15, 30).lengthened(3) == Box(10, 7, 15, 33)
+
+
 def test_a_moved_box_keeps_its_size_and_json_has_the_four_edges() -> None:
     assert Box(1, 2, 5, 9).moved(10, 20) == Box(11, 22, 15, 29)
     assert Box(1, 2, 5, 9).as_list() == [1, 2, 5, 9]

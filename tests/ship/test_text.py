@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from edgerad.phantom import PhantomSpec, TextStyle, render, to_dicom, to_jpeg
+from ship import ocr, redaction, text, views
 from ship import pixels as px
-from ship import redaction, text
 from ship.boxes import Box
 from ship.deidentify import Clean, Options, Quarantined, Reason, deidentify
 from ship.identity import Identity
 from ship.keys import SiteKey
-from ship.text import Line
+from ship.ocr import Line
 
 KEY = SiteKey(bytes(range(32)))
 SPEC = PhantomSpec(seed=5, rows=448, cols=512, marker="L", text=TextStyle(corner="bottom left", height=0.022), zoom=0.9)
@@ -84,9 +84,9 @@ def broken(*_: object, **__: object) -> list[Line]:
     raise RuntimeError("PhantomPatient")
 
 
-@pytest.mark.parametrize("part", ["engines", "read_lines", "to_redact"])
+@pytest.mark.parametrize("part", ["ocr.engines", "ocr.read_lines", "text.to_redact", "views.even_view"])
 def test_an_engine_that_fails_sends_the_image_to_quarantine(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, part, broken)
+    monkeypatch.setattr(f"ship.{part}", broken)
     result = deidentify(to_dicom(render(replace(SPEC, text=None))), KEY)
     assert isinstance(result, Quarantined)
     assert result.reason == Reason.TEXT_ENGINE
@@ -94,10 +94,10 @@ def test_an_engine_that_fails_sends_the_image_to_quarantine(part: str, monkeypat
 
 
 def test_models_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = replace(text._GENERATIONS[0], detector="no.onnx")
-    monkeypatch.setattr(text, "_GENERATIONS", (missing,))
+    missing = replace(ocr._GENERATIONS[0], detector="no.onnx")
+    monkeypatch.setattr(ocr, "_GENERATIONS", (missing,))
     with pytest.raises(FileNotFoundError, match=r"no\.onnx"):
-        text.engines.__wrapped__(1)
+        ocr.engines.__wrapped__(1)
 
 
 def test_text_over_more_of_the_image_than_allowed_is_left_to_people() -> None:
@@ -109,10 +109,8 @@ def test_text_over_more_of_the_image_than_allowed_is_left_to_people() -> None:
 
 def readings(monkeypatch: pytest.MonkeyPatch, *rounds: list[Line]) -> redaction.Redaction:
     """Redact a blank image whose readings are given: those of the first look, then of each look after a fill."""
-    queue = [rounds[0], [], []]
-    for found in rounds[1:]:
-        queue += [found]
-    monkeypatch.setattr(text, "read_lines", lambda *_, region=None, **__: queue.pop(0) if queue and not region else [])
+    queue = [rounds[0], [], [], *rounds[1:]]
+    monkeypatch.setattr(ocr, "read_lines", lambda *_, region=None, **__: queue.pop(0) if queue and not region else [])
     blank = np.zeros((400, 400), np.uint8)
     known = Identity(words=frozenset(("Wassermann",)))
     return redaction.redact_text(blank, known, max_share=0.5)
@@ -122,7 +120,7 @@ def test_what_is_read_after_the_fill_is_filled_as_well(monkeypatch: pytest.Monke
     first, second = Box(100, 100, 180, 120), Box(100, 200, 180, 220)
     done = readings(monkeypatch, [line("Doe Jane", first)], [line("1980-02-03", second)], [])
     assert done.rounds == 2
-    assert done.boxes == (first.grown(text.PADDING), second.grown(text.PADDING))
+    assert done.boxes == tuple(text.area(line("", box), (400, 400)) for box in (first, second))
 
 
 def test_text_that_is_read_after_every_round_is_left_to_people(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,9 +178,9 @@ def test_a_view_is_not_blinded_by_one_hot_pixel() -> None:
     strokes = np.zeros(pixels.shape, np.uint8)
     cv2.putText(strokes, "Jane Doe", (20, 100), cv2.FONT_HERSHEY_SIMPLEX, 1, 255, 2)
     pixels[strokes > 0] = 1500
-    text_before = text.plain_view(pixels)[pixels == 1500]
+    text_before = views.plain_view(pixels)[pixels == 1500]
     pixels[0, 0] = 65535
-    view = text.plain_view(pixels)
+    view = views.plain_view(pixels)
     assert text_before.min() == view[pixels == 1500].min() == 255
     assert np.median(view) < 200
 
@@ -190,23 +188,23 @@ def test_a_view_is_not_blinded_by_one_hot_pixel() -> None:
 def test_a_constant_image_has_views() -> None:
     for value in (0, 7, 65535):
         flat = np.full((40, 60), value, np.uint16)
-        assert text.plain_view(flat).shape == text.flat_view(flat).shape == (40, 60)
+        assert views.plain_view(flat).shape == views.even_view(flat).shape == (40, 60)
 
 
 @pytest.mark.parametrize("length", [2049, 3000, 4300, 9000])
 def test_tiles_hold_every_line_whole(length: int) -> None:
-    tiles = text._tiles(length)
+    tiles = ocr._tiles(length)
     assert tiles[0].start == 0
     assert tiles[-1].stop == length
-    assert all(tile.stop - tile.start <= text._TILE for tile in tiles)
-    assert all(b.start <= a.stop - text._OVERLAP for a, b in itertools.pairwise(tiles))
+    assert all(tile.stop - tile.start <= ocr._TILE for tile in tiles)
+    assert all(b.start <= a.stop - ocr._OVERLAP for a, b in itertools.pairwise(tiles))
 
 
 def test_a_region_is_read_as_the_whole_is() -> None:
     page = np.full((600, 900), 40, np.uint8)
     cv2.putText(page, "Jane Doe 4711", (300, 300), cv2.FONT_HERSHEY_SIMPLEX, 1, 255, 2, cv2.LINE_AA)
-    engine = text.engines()[1]
-    (whole,) = text.read_lines(page, engine)
-    (part,) = text.read_lines(page, engine, region=Box(240, 220, 640, 360))
+    engine = ocr.engines()[1]
+    (whole,) = ocr.read_lines(page, engine)
+    (part,) = ocr.read_lines(page, engine, region=Box(240, 220, 640, 360))
     assert whole.text == part.text == "Jane Doe 4711"
     assert whole.box.iou(part.box) > 0.8
