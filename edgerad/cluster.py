@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from edgerad.preflight import CannotStart
 
 if TYPE_CHECKING:
     from edgerad.settings import Settings
@@ -31,7 +36,10 @@ QUIET = {
 
 
 def connect(settings: Settings) -> None:
-    """Start a cluster on this machine, or connect to the one of `ray.address`; does nothing when connected."""
+    """Start a cluster on this machine, or connect to the one of `ray.address`; does nothing when connected.
+
+    Raises CannotStart.
+    """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if settings.ray.address is None:
@@ -46,12 +54,13 @@ def connect(settings: Settings) -> None:
         "logging_level": logging.ERROR,
     }
     if settings.ray.address:
-        ray.init(address=settings.ray.address, **arguments)
+        _init(address=settings.ray.address, **arguments)
         return
     # Sockets of Ray must have short paths, so its session lives in the system's temporary folder, not in data_dir.
     folder = Path(tempfile.gettempdir()) / f"edgerad-ray-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    ray.init(
+    remove_old_sessions(folder)
+    _init(
         address="local",
         num_cpus=settings.ray.num_cpus or max(LOGICAL_CPUS, os.cpu_count() or 1),
         object_store_memory=settings.ray.object_store_bytes,
@@ -60,6 +69,53 @@ def connect(settings: Settings) -> None:
         _node_ip_address="127.0.0.1",
         **arguments,
     )
+
+
+def _init(**arguments: Any) -> None:
+    """Call ray.init, a second time where the first fails; raises CannotStart when no cluster comes of it."""
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    for attempts_left in (1, 0):
+        try:
+            ray.init(**arguments)
+            break
+        except Exception as error:  # noqa: BLE001
+            # Ray raises many types, and gives a busy machine 30 s, which no setting changes.
+            ray.shutdown()
+            if not attempts_left:
+                raise _no_cluster(arguments["address"], error) from None
+    if threading.current_thread() is threading.main_thread():
+        # Ray has put a handler in its place that writes a stack trace and aborts: nothing would be ended in order.
+        signal.signal(signal.SIGTERM, before)
+
+
+def _no_cluster(address: str, error: Exception) -> CannotStart:
+    if address == "local":
+        what = "no Ray cluster came up on this machine; it may be too busy, or out of memory"
+    else:
+        what = f"setting ray.address: no Ray cluster answers at {address}; check that it runs and has our token"
+    return CannotStart(f"{what} ({type(error).__name__})")
+
+
+def remove_old_sessions(folder: Path) -> None:
+    """Remove what ended clusters left behind, but for the newest one's logs: Ray itself never does.
+
+    A session's name ends with the pid of the process that began it, and its beginning sorts by time.
+    """
+    ended = [path for path in sorted(folder.glob("session_*_*")) if not _alive(path.name.rpartition("_")[2])]
+    for path in ended[:-1]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _prepare_local(settings: Settings) -> None:

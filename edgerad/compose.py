@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
-from edgerad import cluster, keyring, runfile
+from edgerad import cluster, keyring, preflight, runfile
 from edgerad.database import Database
 from edgerad.records import now
 from edgerad.sections import Secret
@@ -39,6 +40,9 @@ class System:
     addresses: dict[str, str] = field(default_factory=dict)
     actors: dict[str, Actor] = field(default_factory=dict)
     runs: dict[str, Any] = field(default_factory=dict)
+    held: IO[str] | None = None
+    connected: bool = False
+    """Whether this system has begun to connect to Ray."""
     s3: S3Server | None = None
     dashboard: subprocess.Popen[bytes] | None = None
 
@@ -46,10 +50,15 @@ class System:
 def start(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> System:
     """Start everything the role needs; returns when all of it was started.
 
-    `progress` is told what is being started. Whatever fails, what was started is stopped again.
+    `progress` is told what is being started. Whatever fails, what was started is stopped again. Raises SettingsError,
+    AlreadyRuns, and CannotStart with what to do.
     """
-    system = System(settings, Database(settings.database_url))
+    preflight.check_settings(settings)
+    preflight.check_folder(settings.data_dir)
+    held = runfile.claim(settings.data_dir)
+    system = System(settings, Database(settings.database_url), held=held)
     try:
+        runfile.RunFile(settings.role, os.getpid(), now().isoformat(), state="starting").write(settings.data_dir)
         _start(system, progress)
     except BaseException:
         stop(system)
@@ -58,20 +67,25 @@ def start(settings: Settings, progress: Callable[[str], None] = lambda _: None) 
 
 
 def _start(system: System, progress: Callable[[str], None]) -> None:
+    if system.settings.ray.address is None:
+        preflight.check_ports(system.settings)
     progress("object store and database")
     system.settings = settings = _with_secrets(system.settings)
     system.settings = settings = _start_store(system, settings)
-    system.database = Database(settings.database_url)
-    system.database.upgrade()
+    with preflight.database_answers(settings):
+        system.database = Database(settings.database_url)
+        system.database.upgrade()
     _prepare_parts(settings)
     # Processes of this machine read the settings from their environment; those of other nodes from their own file.
     os.environ.update(settings.environment())
     progress("Ray")
+    system.connected = True
     cluster.connect(settings)
     # First what brings the first result, then the rest: on two cores each process that starts delays the others.
-    if settings.is_edge:
-        _start_flow(system, progress)
-    _start_rest(system, progress)
+    with preflight.actors_start():
+        if settings.is_edge:
+            _start_flow(system, progress)
+        _start_rest(system, progress)
     runfile.RunFile(settings.role, os.getpid(), now().isoformat(), system.addresses).write(settings.data_dir)
 
 
@@ -120,7 +134,8 @@ def _start_rest(system: System, progress: Callable[[str], None]) -> None:
 
         progress("alerts and shipping")
         _add(system, "notifier", NotifierActor, settings, run=True)
-        if settings.ship.enabled:
+        # An edge whose core is not known yet keeps what is to be shipped: it waits in the database.
+        if settings.ship.enabled and settings.core.store.endpoint_url:
             from ship.shipper import ShipperActor
 
             _add(system, "shipper", ShipperActor, settings, run=True)
@@ -187,7 +202,10 @@ def _start_store(system: System, settings: Settings) -> Settings:
         port=settings.embedded_store.port,
         on_put=_announcer(settings),
     )
-    system.s3.start()
+    try:
+        system.s3.start()
+    except (OSError, RuntimeError) as error:
+        raise preflight.CannotStart(f"the embedded object store: {error}") from None
     system.addresses["s3"] = system.s3.endpoint_url
     embedded = {"endpoint_url": system.s3.endpoint_url, "access_key": access, "secret_key": secret}
     update: dict[str, Any] = {}
@@ -239,11 +257,14 @@ def _prepare_parts(settings: Settings) -> None:
     from edgerad.store import ObjectStore, config_from
 
     if settings.is_edge:
-        ObjectStore(config_from(settings.store)).ensure_bucket()
+        with preflight.store_answers("store", settings.store):
+            ObjectStore(config_from(settings.store)).ensure_bucket()
         if settings.kafka.bootstrap_servers:
-            bus.ensure_topics(settings.kafka)
+            with preflight.kafka_answers(settings):
+                bus.ensure_topics(settings.kafka)
     if settings.is_core:
-        ObjectStore(config_from(settings.core.store)).ensure_bucket()
+        with preflight.store_answers("core.store", settings.core.store):
+            ObjectStore(config_from(settings.core.store)).ensure_bucket()
 
 
 def _start_dashboard(system: System) -> None:
@@ -261,27 +282,42 @@ def _start_dashboard(system: System) -> None:
 
 def stop(system: System) -> None:
     """Stop everything, the last started first; what is in flight ends in a state from which it goes on."""
-    if system.dashboard is not None:
-        system.dashboard.terminate()
-        try:
-            system.dashboard.wait(10)
-        except subprocess.TimeoutExpired:
-            system.dashboard.kill()
-    if system.actors:
-        import ray
+    try:
+        _stop_dashboard(system)
+        _stop_actors(system)
+    finally:
+        if system.s3 is not None:
+            system.s3.stop()
+        system.database.close()
+        runfile.remove(system.settings.data_dir)
+        if system.held is not None:
+            system.held.close()
 
-        # The actors end with this process, which owns them; ingest first ends what it has under way.
+
+def _stop_dashboard(system: System) -> None:
+    if system.dashboard is None:
+        return
+    system.dashboard.terminate()
+    try:
+        system.dashboard.wait(10)
+    except subprocess.TimeoutExpired:
+        system.dashboard.kill()
+
+
+def _stop_actors(system: System) -> None:
+    """Let ingest end what it has under way; the actors then end with this process, which owns them."""
+    if not system.connected:
+        return
+    import ray
+
+    with suppress(ray.exceptions.RayError):  # a cluster that is gone has nothing left to end
         ingest = [actor.stop.remote() for name, actor in system.actors.items() if name.startswith("ingest-")]
         ray.wait(ingest, num_returns=len(ingest), timeout=ENDS_WITHIN) if ingest else None
-        if system.settings.is_edge and system.settings.ray.address:
+        if system.actors and system.settings.is_edge and system.settings.ray.address:
             from ray import serve
 
             serve.shutdown()
-        cluster.disconnect()
-    if system.s3 is not None:
-        system.s3.stop()
-    system.database.close()
-    runfile.remove(system.settings.data_dir)
+    cluster.disconnect()
 
 
 def watch(system: System, interval: float = 2.0) -> None:

@@ -34,6 +34,7 @@ def demo(
     """
     from edgerad.demo.run import DemoOptions, run
     from edgerad.demo.view import LineView, LiveView
+    from edgerad.preflight import CannotStart
     from edgerad.settings import SettingsError
     from edgerad.store import StoreError
     from edgerad.telemetry import configure_logging
@@ -48,7 +49,7 @@ def demo(
         # What Ray prints on its own must not stand in the summary's way.
         with contextlib.redirect_stdout(sys.stderr), LiveView() if sys.stderr.isatty() else LineView() as show:
             summary = run(options, show, _stay if interactive else None)
-    except (FileNotFoundError, SettingsError, StoreError) as error:
+    except (FileNotFoundError, SettingsError, StoreError, CannotStart) as error:
         typer.echo(f"edgerad: {error}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:

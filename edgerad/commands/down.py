@@ -19,7 +19,7 @@ def down(
     if run is None:
         typer.echo(f"edgerad is not running (no live run file in {settings.data_dir / 'run'})")
         return
-    if not runfile.stop(run, timeout):
+    if not runfile.stop(settings.data_dir, run, timeout):
         typer.echo(f"edgerad (pid {run.pid}) has not ended after {timeout:.0f} s; see its log", err=True)
         raise typer.Exit(1)
     typer.echo(f"edgerad (pid {run.pid}) has ended")

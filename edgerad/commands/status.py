@@ -23,7 +23,8 @@ def status(
     overrides: dict[str, Any] = {"role": role} if role else {}
     settings = load_settings(None, **overrides)
     run = runfile.read(settings.data_dir)
-    report: dict[str, Any] = {"running": run is not None, "role": settings.role}
+    report: dict[str, Any] = {"running": run is not None, "state": run.state if run else "not running"}
+    report["role"] = settings.role
     if run:
         report |= {"pid": run.pid, "started_at": run.started_at, "addresses": run.addresses}
     try:
@@ -70,13 +71,19 @@ def figures(settings: Settings) -> dict[str, Any]:
 
 
 def _text(report: dict[str, Any]) -> str:
-    lines = [f"edgerad is {'running' if report['running'] else 'not running'} (role {report['role']})"]
+    lines = [f"edgerad is {report['state']} (role {report['role']})"]
     for name, value in report.items():
-        if name in {"running", "role"}:
+        if name in {"running", "state", "role"}:
             continue
         if isinstance(value, dict):
             lines.append(f"{name}:")
-            lines += [f"  {key}: {item}" for key, item in value.items()] or ["  none"]
+            lines += [f"  {key}: {_one_line(item)}" for key, item in value.items()] or ["  none"]
         else:
             lines.append(f"{name}: {value}")
     return "\n".join(lines)
+
+
+def _one_line(item: Any) -> str:
+    if not isinstance(item, dict):
+        return str(item)
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in item.items() if value is not None)

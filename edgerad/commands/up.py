@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,20 +21,31 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", help="Leave it running in the background.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that --detach waits for the start.")] = 180.0,
 ) -> None:
-    """Start edgerad and run until SIGTERM or Ctrl-C; SIGTERM lets calls under way end."""
+    """Start edgerad and run until SIGTERM or Ctrl-C; both let calls under way end.
+
+    Exit status 1 when it cannot start: the last line says why and what to do.
+    """
     overrides: dict[str, Any] = {"role": role} if role else {}
     settings = load_settings(None, **overrides)
     if running := runfile.read(settings.data_dir):
         typer.echo(f"edgerad already runs with these settings (pid {running.pid}); `edgerad down` ends it", err=True)
         raise typer.Exit(1)
     if detach:
-        _detach(["--role", settings.role], settings.data_dir / "run" / "edgerad.log", timeout)
+        _detach(["--role", settings.role], settings.data_dir, timeout)
         return
     configure_logging(settings.telemetry)
     from edgerad import compose
+    from edgerad.preflight import CannotStart
 
     signal.signal(signal.SIGTERM, _interrupt)
-    system = compose.start(settings, lambda what: typer.echo(f"starting: {what}", err=True))
+    try:
+        system = compose.start(settings, lambda what: typer.echo(f"starting: {what}", err=True))
+    except (CannotStart, runfile.AlreadyRuns) as error:
+        typer.echo(f"edgerad: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("ended before it had started", err=True)
+        raise typer.Exit(130) from None
     try:
         for name, address in system.addresses.items():
             typer.echo(f"{name}: {address}", err=True)
@@ -41,6 +53,7 @@ def up(
     except KeyboardInterrupt:
         typer.echo("ending", err=True)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already; being told again must not leave it half ended
         compose.stop(system)
 
 
@@ -48,8 +61,10 @@ def _interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - the signat
     raise KeyboardInterrupt
 
 
-def _detach(arguments: list[str], log: Any, timeout: float) -> None:
+def _detach(arguments: list[str], data_dir: Path, timeout: float) -> None:
+    log = data_dir / "run" / "edgerad.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    begun = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "edgerad.cli", "up", *arguments],
@@ -58,16 +73,20 @@ def _detach(arguments: list[str], log: Any, timeout: float) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    data_dir = log.parent.parent
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if (run := runfile.read(data_dir)) is not None:
+    while time.monotonic() < deadline and child.poll() is None:
+        run = runfile.read(data_dir)
+        if run is not None and run.state == "running":
             typer.echo(f"edgerad runs (pid {run.pid})")
             for name, address in run.addresses.items():
                 typer.echo(f"{name}: {address}")
             return
-        if child.poll() is not None:
-            break
         time.sleep(0.2)
-    typer.echo(f"edgerad did not start; see {log}", err=True)
+    if child.poll() is None:
+        typer.echo(f"edgerad (pid {child.pid}) still starts after {timeout:.0f} s; see {log}", err=True)
+        raise typer.Exit(1)
+    with log.open("rb") as written:
+        written.seek(begun)
+        said = [line for line in written.read().decode(errors="replace").splitlines() if line.startswith("edgerad: ")]
+    typer.echo("\n".join(said) or f"edgerad did not start; see {log}", err=True)
     raise typer.Exit(1)
