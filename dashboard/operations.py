@@ -36,6 +36,7 @@ def _live() -> None:
     for column, (name, value, note) in zip(st.columns(len(cells)), cells, strict=True):
         column.metric(name, value)
         column.caption(note)
+    _shipping(figures.get("shipper", {}))
     left, right = st.columns(2, gap="large")
     with left:
         _table("Components", _components(seen))
@@ -48,6 +49,16 @@ def _live() -> None:
         _table("Counts", rows)
     with right:
         _models(seen)
+
+
+def _shipping(shipper: dict[str, Any]) -> None:
+    """Warn of a shipping backlog beyond the limits of the settings, and say what hinders."""
+    trouble = shipper.get("trouble")
+    hindered = f" What hinders it: {trouble}." if trouble else ""
+    if shipper.get("over_limit"):
+        st.warning(f"Shipping is behind: its backlog or age is over its limit (ship.warn_backlog, warn_age).{hindered}")
+    elif trouble:
+        st.info(f"Shipping waits.{hindered}")
 
 
 def _oldest(at: Any) -> str:

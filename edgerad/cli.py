@@ -16,6 +16,7 @@ from edgerad.commands import (
     demo,
     down,
     evaluation,
+    keys,
     models,
     phantom,
     replay,
@@ -40,6 +41,7 @@ for command in (up, down, status, demo, score, calibrate, deidentify, phantom, r
 app.command("settings")(settings_command.show)
 app.add_typer(models.app, name="models")
 app.add_typer(evaluation.app, name="evaluation")
+app.add_typer(keys.app, name="keys")
 
 
 def _version(asked: bool) -> None:

@@ -165,23 +165,31 @@ def _add(system: System, name: str, shell: type, *arguments: Any, run: bool = Fa
 
 
 def _with_secrets(settings: Settings) -> Settings:
-    """Fill in the secrets that edgerad makes itself."""
+    """Fill in the secrets that edgerad makes itself, and what the edge and the core of one machine know of each other.
+
+    Raises SettingsError when a key is wrong: now, and not when the first parcel comes.
+    """
     keys = settings.data_dir.absolute() / "keys"
-    update: dict[str, Any] = {"data_dir": settings.data_dir.absolute()}
+    settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
     if settings.is_edge:
-        update["gateway"] = settings.gateway.model_copy(
-            update={"token": keyring.ensure(settings.gateway.token, keys, "gateway-token")}
-        )
-        update["ship"] = settings.ship.model_copy(
-            update={"site_secret": keyring.ensure(settings.ship.site_secret, keys, "site-secret")}
-        )
+        token = keyring.ensure(settings.gateway.token, keys, "gateway-token")
+        secret = keyring.ensure(settings.ship.site_secret, keys, "site-secret")
+        ship = settings.ship.model_copy(update={"site_secret": secret, "signing_key": keyring.edge_key(settings)})
+        gateway = settings.gateway.model_copy(update={"token": token})
+        settings = settings.model_copy(update={"gateway": gateway, "ship": ship})
     if settings.is_core:
-        signing = keyring.ensure(settings.core.signing_key, keys, "signing-key.pem", keyring.signing_key)
+        signing, parcel_key, before = keyring.core_keys(settings)
         trusted = (*settings.core.trusted_keys, keyring.public_key(signing.reveal() or ""))
-        update["core"] = settings.core.model_copy(
-            update={"signing_key": signing, "trusted_keys": tuple(dict.fromkeys(trusted))}
-        )
-    return settings.model_copy(update=update)
+        update: dict[str, Any] = {"signing_key": signing, "parcel_key": parcel_key, "parcel_key_before": before}
+        update["trusted_keys"] = tuple(dict.fromkeys(trusted))
+        if settings.is_edge:
+            own = f"{settings.ship.edge_id}={keyring.public_key(settings.ship.signing_key.reveal() or '')}"
+            update["edge_keys"] = tuple(dict.fromkeys((*settings.core.edge_keys, own)))
+            sealing = settings.core.parcel_public_key or keyring.public_key(parcel_key.reveal() or "")
+            update["parcel_public_key"] = sealing
+        settings = settings.model_copy(update={"core": settings.core.model_copy(update=update)})
+    keyring.check(settings)
+    return settings
 
 
 def _start_store(system: System, settings: Settings) -> Settings:

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -105,8 +105,3 @@ def _suite() -> Suite:
     from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
     return Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
-
-
-def by_id(keys: Iterable[X25519PrivateKey]) -> Mapping[str, X25519PrivateKey]:
-    """Return private keys by the ids of their public ones."""
-    return {key_id(key.public_key().public_bytes_raw()): key for key in keys}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from edgerad import envelope
 from edgerad.sections import Secret
 from edgerad.settings import SettingsError
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+    from edgerad.settings import Settings
+
+PARCEL_KEY, PARCEL_KEY_BEFORE = "parcel-key.pem", "parcel-key-before.pem"
 _Key = TypeVar("_Key")
 
 
@@ -27,10 +32,12 @@ def ensure(secret: Secret, folder: Path, name: str, make: Callable[[], str] | No
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         content = make() if make else secrets.token_urlsafe(32)
-        draft = path.with_suffix(".new")
+        draft = folder / f"{name}.{os.getpid()}.new"
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(content)
-        draft.replace(path)
+        with contextlib.suppress(FileExistsError):  # of two processes the first one's key is the key
+            os.link(draft, path)
+        draft.unlink()
     return Secret(file=path.absolute())
 
 
@@ -46,6 +53,84 @@ def parcel_key() -> str:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     return _pem(X25519PrivateKey.generate())
+
+
+def edge_key(settings: Settings) -> Secret:
+    """Return the secret of the key that this edge signs with."""
+    return ensure(settings.ship.signing_key, settings.data_dir / "keys", "edge-signing-key.pem", signing_key)
+
+
+def core_keys(settings: Settings) -> tuple[Secret, Secret, Secret]:
+    """Return the secrets of the keys that the core signs with, opens parcels with, and opened them with before.
+
+    The last one is empty where no change of keys has left one.
+    """
+    folder, core = settings.data_dir / "keys", settings.core
+    before = core.parcel_key_before
+    if before == Secret() and (folder / PARCEL_KEY_BEFORE).exists():
+        before = Secret(file=(folder / PARCEL_KEY_BEFORE).absolute())
+    return (
+        ensure(core.signing_key, folder, "signing-key.pem", signing_key),
+        ensure(core.parcel_key, folder, PARCEL_KEY, parcel_key),
+        before,
+    )
+
+
+def opening_keys(settings: Settings) -> dict[str, X25519PrivateKey]:
+    """Return the keys that the core opens parcels with, by the ids of their public ones; SettingsError when wrong."""
+    _, current, before = core_keys(settings)
+    keys = [load_parcel_key(current, "core.parcel_key")]
+    if before != Secret():
+        keys.append(load_parcel_key(before, "core.parcel_key_before"))
+    return {envelope.key_id(key.public_key().public_bytes_raw()): key for key in keys}
+
+
+def edge_public_keys(settings: Settings) -> dict[str, tuple[bytes, ...]]:
+    """Return the public keys of the edges whose parcels the core takes; SettingsError when one is wrong."""
+    keys: dict[str, tuple[bytes, ...]] = {}
+    for entry in settings.core.edge_keys:
+        edge_id, _, key = entry.partition("=")
+        keys[edge_id] = (*keys.get(edge_id, ()), _public(key, f"core.edge_keys, edge {edge_id[:32]}", "edge"))
+    return keys
+
+
+def trusted_cores(settings: Settings) -> tuple[bytes, ...]:
+    """Return the public keys of the cores whose receipts the edge believes; SettingsError when one is wrong."""
+    return tuple(_public(key, "core.trusted_keys", "core") for key in settings.core.trusted_keys)
+
+
+def sealing_key(settings: Settings) -> bytes | None:
+    """Return the core's public key that parcels are sealed to, None when it is not set; SettingsError when wrong."""
+    key = settings.core.parcel_public_key
+    return _public(key, "core.parcel_public_key", "core") if key else None
+
+
+def check(settings: Settings) -> None:
+    """Raise SettingsError when a key of the role is wrong: at the start, and not when the first parcel comes."""
+    if settings.is_core:
+        opening_keys(settings)
+        edge_public_keys(settings)
+        load_signing_key(core_keys(settings)[0], "core.signing_key")
+    if settings.is_edge and settings.ship.enabled:
+        sealing_key(settings)
+        trusted_cores(settings)
+        load_signing_key(edge_key(settings), "ship.signing_key")
+
+
+def _public(text: str, setting: str, where: str) -> bytes:
+    try:
+        return envelope.parse_public(text)
+    except ValueError as error:
+        msg = f"setting {setting}: {error}; `edgerad keys show` prints it at the {where}"
+        raise SettingsError(msg) from None
+
+
+def rotate_parcel_key(folder: Path) -> None:
+    """Make a new key to open parcels with; the one of now becomes the one before, and that one is no more."""
+    current = folder / PARCEL_KEY
+    if current.exists():
+        current.replace(folder / PARCEL_KEY_BEFORE)
+    ensure(Secret(), folder, PARCEL_KEY, parcel_key)
 
 
 def load_signing_key(secret: Secret, setting: str) -> Ed25519PrivateKey:

@@ -18,7 +18,9 @@ from sqlalchemy.orm import Session
 from edgerad.records import (
     Alert,
     Assessment,
+    Audit,
     ComponentStatus,
+    CoreCase,
     DeadLetter,
     DeidRecord,
     Image,
@@ -63,6 +65,8 @@ def collect(session: Session) -> Iterable[Metric]:
     oldest = session.scalar(select(func.min(Shipment.queued_at)).where(Shipment.state.not_in(CLOSED)))
     age = (now() - oldest).total_seconds() if oldest else 0.0
     yield GaugeMetricFamily("edgerad_ship_oldest_seconds", "Age of the oldest open shipment, seconds.", value=age)
+    yield from _backlog(session)
+    yield from _core(session)
     yield _latency(session)
     figures = GaugeMetricFamily("edgerad_component", "Figures that components report.", labels=["component", "figure"])
     seen = GaugeMetricFamily(
@@ -75,6 +79,24 @@ def collect(session: Session) -> Iterable[Metric]:
                 figures.add_metric([row.component, name], float(value))
     yield figures
     yield seen
+
+
+def _backlog(session: Session) -> Iterable[Metric]:
+    still_open = Shipment.state.not_in(CLOSED)
+    count, size = session.execute(select(func.count(), func.sum(Shipment.sealed_bytes)).where(still_open)).one()
+    yield GaugeMetricFamily("edgerad_ship_backlog", "Shipments that are not closed.", value=count)
+    yield GaugeMetricFamily("edgerad_ship_backlog_bytes", "Size of their sealed parcels, bytes.", value=size or 0)
+
+
+def _core(session: Session) -> Iterable[Metric]:
+    received = session.scalar(select(func.count()).select_from(CoreCase))
+    yield CounterMetricFamily("edgerad_parcels_received", "Parcels that the core has taken in.", value=received or 0)
+    refused = CounterMetricFamily("edgerad_parcels_refused", "Parcels that the core refused.", labels=["reason"])
+    reason = Audit.detail["reason"].as_string()
+    query = select(reason, func.count()).where(Audit.action == "parcel-refused").group_by(reason)
+    for name, count in session.execute(query):
+        refused.add_metric([str(name)], count)
+    yield refused
 
 
 def _by(session: Session, name: str, documentation: str, label: str, column: object) -> Metric:

@@ -1,7 +1,9 @@
-"""What travels between an edge and the core: a parcel (a de-identified image and its manifest) and its receipt.
+"""What travels between an edge and the core: a sealed parcel with its waybill, and the receipt that comes back.
 
-In the core's object store a parcel is `inbox/<edge_id>/<parcel_id>/object` and `…/manifest.json`; the manifest is
-written last and commits it. The core answers with `receipts/<edge_id>/<parcel_id>.json`, and with nothing else.
+In the core's object store a parcel is `inbox/<edge_id>/<parcel_id>/sealed` and `…/waybill.json`; the waybill is written
+last and commits it. Sealed is the de-identified image with its manifest, encrypted to the core (edgerad/envelope.py);
+the waybill tells whose it is, for which key, and its digest, and is signed by the edge. The core answers with
+`receipts/<edge_id>/<parcel_id>.json`, signed as well, and with nothing else.
 Every text of a manifest is held to a pattern: there is no field that a name or a date of birth would fit in.
 """
 
@@ -16,11 +18,17 @@ from edgerad.scoring import Triage
 
 SCHEMA_VERSION: Literal[1] = 1
 INBOX, RECEIPTS = "inbox/", "receipts/"
-OBJECT_FILE, MANIFEST_FILE = "object", "manifest.json"
+SEALED_FILE, WAYBILL_FILE = "sealed", "waybill.json"
+WAYBILL, RECEIPT = "application/vnd.edgerad.waybill+json", "application/vnd.edgerad.receipt+json"
+"""What a signature says that it is under: one of the other kind is none."""
 MAX_MANIFEST_BYTES = 64 * 1024
+SEALING_BYTES = 48
+"""What sealing adds to the content: an encapsulated X25519 key and a Poly1305 tag (RFC 9180)."""
+_LENGTH_BYTES = 4
 
 EdgeId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 ParcelId = Annotated[str, Field(pattern=r"^[0-9a-f]{32,64}$")]
+KeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Pseudonym = Annotated[str, Field(pattern=r"^(?:[A-Z2-7]{16}|2\.25\.[0-9]{1,39}|[0-9a-f]{32,64})$")]
 """A keyed digest as ship/ makes them: 16 base32 characters, a UID under 2.25 (PS3.5 Annex B.2), or hexadecimal."""
@@ -47,7 +55,7 @@ class Deidentification(_Message):
 
 
 class ParcelManifest(_Message):
-    """A parcel's manifest; holds pseudonyms only."""
+    """What lies in a parcel beside its object; holds pseudonyms only."""
 
     schema_version: Literal[1] = Field(SCHEMA_VERSION, description="Version of this schema.")
     parcel_id: ParcelId = Field(description="Identity of the parcel, the same on every attempt.")
@@ -68,7 +76,23 @@ class ParcelManifest(_Message):
     sealed_at: datetime = Field(description="When the parcel was sealed at the edge, UTC.")
 
     def as_bytes(self) -> bytes:
-        """Return the manifest as it is stored: the same bytes for the same parcel."""
+        """Return the manifest as it is packed."""
+        return self.model_dump_json().encode()
+
+
+class Waybill(_Message):
+    """What stands on the outside of a parcel: nothing about a case."""
+
+    schema_version: Literal[1] = Field(SCHEMA_VERSION, description="Version of this schema.")
+    parcel_id: ParcelId = Field(description="Identity of the parcel, the same on every attempt.")
+    edge_id: EdgeId = Field(description="The edge that sends it.")
+    core_key: KeyId = Field(description="Id of the core's key that it is sealed to.")
+    sealed_sha256: Sha256 = Field(description="SHA-256 of what is sealed, as it is stored.")
+    sealed_bytes: Annotated[int, Field(gt=SEALING_BYTES)] = Field(description="Its size, bytes.")
+    sealed_at: datetime = Field(description="When it was sealed, by the edge's clock, UTC. Nothing depends on it.")
+
+    def as_bytes(self) -> bytes:
+        """Return the waybill as it is signed."""
         return self.model_dump_json().encode()
 
 
@@ -79,27 +103,46 @@ class Receipt(_Message):
     parcel_id: ParcelId = Field(description="The parcel.")
     accepted: bool = Field(description="Whether the core keeps it.")
     reason: Code = Field(description="received, or why it was refused; a code of docs/core.md.")
-    object_sha256: Sha256 | None = Field(description="SHA-256 of what arrived; none when no object did.")
-    at: datetime = Field(description="When the core decided, UTC.")
+    sealed_sha256: Sha256 | None = Field(description="By the waybill that it answers; none when that is unreadable.")
+    at: datetime = Field(description="When the core decided, by its clock, UTC. Nothing depends on it.")
 
     def as_bytes(self) -> bytes:
-        """Return the receipt as it is stored."""
+        """Return the receipt as it is signed."""
         return self.model_dump_json().encode()
 
 
-def parcel_prefix(edge_id: str, parcel_id: str) -> str:
-    """Return the prefix of a parcel's two objects."""
-    return f"{INBOX}{edge_id}/{parcel_id}/"
+def context(edge_id: str, parcel_id: str) -> bytes:
+    """Return what a parcel is sealed in: it opens under no other name."""
+    return f"edgerad parcel {SCHEMA_VERSION}\n{edge_id}/{parcel_id}".encode()
 
 
-def object_key(edge_id: str, parcel_id: str) -> str:
-    """Return the key of a parcel's object."""
-    return parcel_prefix(edge_id, parcel_id) + OBJECT_FILE
+def packed(manifest: bytes, data: bytes) -> bytes:
+    """Return manifest and object as one content to seal: the manifest's length (4 bytes, big-endian) goes before."""
+    return len(manifest).to_bytes(_LENGTH_BYTES, "big") + manifest + data
 
 
-def manifest_key(edge_id: str, parcel_id: str) -> str:
-    """Return the key of a parcel's manifest, to be written after the object."""
-    return parcel_prefix(edge_id, parcel_id) + MANIFEST_FILE
+def unpacked(content: bytes) -> tuple[bytes, bytes]:
+    """Return manifest and object; ValueError when it is not packed so."""
+    end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "big")
+    if len(content) < end or end > MAX_MANIFEST_BYTES:
+        msg = "not a manifest and an object"
+        raise ValueError(msg)
+    return content[_LENGTH_BYTES:end], content[end:]
+
+
+def edge_prefix(edge_id: str) -> str:
+    """Return the prefix that an edge writes its parcels under."""
+    return f"{INBOX}{edge_id}/"
+
+
+def sealed_key(edge_id: str, parcel_id: str) -> str:
+    """Return the key of a sealed parcel."""
+    return f"{edge_prefix(edge_id)}{parcel_id}/{SEALED_FILE}"
+
+
+def waybill_key(edge_id: str, parcel_id: str) -> str:
+    """Return the key of a parcel's waybill, to be written after the parcel."""
+    return f"{edge_prefix(edge_id)}{parcel_id}/{WAYBILL_FILE}"
 
 
 def receipt_key(edge_id: str, parcel_id: str) -> str:

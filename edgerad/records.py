@@ -188,6 +188,7 @@ class Shipment(Record):
     """A case on its way to the core: queued, sealed, sent, received; quarantined or withheld here; refused there.
 
     `release` are the boxes by which a person released it from quarantine (edgerad/quarantine.py).
+    `parcel_digest` is the clean image's, `sealed_digest` that of its encryption to `core_key`.
     """
 
     __tablename__ = "shipment"
@@ -201,6 +202,10 @@ class Shipment(Record):
     next_attempt_at: Mapped[datetime | None]
     parcel_id: Mapped[str | None] = mapped_column(Id, unique=True)
     parcel_digest: Mapped[str | None] = mapped_column(Id)
+    sealed_digest: Mapped[str | None] = mapped_column(Id)
+    sealed_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    core_key: Mapped[str | None] = mapped_column(String(16))
+    refusals: Mapped[int] = mapped_column(Integer, default=0)
     deid_record_id: Mapped[str | None] = mapped_column(ForeignKey("deid_record.deid_record_id"))
     receipt: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     release: Mapped[dict[str, Any] | None] = mapped_column(JSON)

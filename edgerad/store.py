@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from edgerad.settings import SettingsError
@@ -20,6 +22,9 @@ GONE = frozenset({"404", "NoSuchKey", "NoSuchVersion", "NotFound", "412", "Preco
 DENIED = frozenset(
     {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"}
 )
+FULL = frozenset({"507", "InsufficientStorage", "InsufficientCapacity", "QuotaExceeded", "XMinioStorageFull"})
+MAX_SKEW_SECONDS = 15 * 60
+"""What a store lets clocks differ; beyond it every request is refused."""
 BUCKET_MISSING = frozenset({"NoSuchBucket"})
 PART_BYTES = 16 * 2**20
 
@@ -42,6 +47,14 @@ class StoreUnavailable(StoreError):
 
 class StoreDenied(StoreUnavailable):
     """The store refuses these credentials, or the bucket is missing: an attempt succeeds once that is put right."""
+
+
+class ClockSkewed(StoreDenied):
+    """The store refuses every request because this machine's clock is wrong."""
+
+
+class StoreFull(StoreUnavailable):
+    """The store has no room, or its quota is used up."""
 
 
 class Stored(NamedTuple):
@@ -141,7 +154,7 @@ class ObjectStore:
             {} if self.config.region == "us-east-1" else {"LocationConstraint": self.config.region}
         )  # AWS refuses us-east-1 as a constraint
         arguments: dict[str, Any] = {"CreateBucketConfiguration": location} if location else {}
-        with _errors("create the bucket", also_fine=("BucketAlreadyOwnedByYou", "BucketAlreadyExists")):
+        with store_errors("create the bucket", also_fine=("BucketAlreadyOwnedByYou", "BucketAlreadyExists")):
             self.client.create_bucket(Bucket=self.bucket, **arguments)
 
     def check(self) -> None:
@@ -161,11 +174,11 @@ class ObjectStore:
 
         A file must be seekable: it is read from where it stands, and again from there when the request is retried.
         """
-        with _errors("write an object"):
+        with store_errors("write an object"):
             answer = self.client.put_object(
                 Bucket=self.bucket, Key=key, Body=data, ContentType=content_type, Metadata=dict(metadata or {})
             )
-            return Stored(answer["ETag"].strip('"'), answer.get("VersionId"))
+            return Stored(_etag(answer), answer.get("VersionId"))
 
     def put_multipart(
         self,
@@ -176,7 +189,7 @@ class ObjectStore:
         part_bytes: int = PART_BYTES,
     ) -> Stored:
         """Write a large object in parts, one part in memory at a time; a failure leaves nothing behind."""
-        with _errors("write an object in parts"):
+        with store_errors("write an object in parts"):
             where = {"Bucket": self.bucket, "Key": key}
             upload = self.client.create_multipart_upload(
                 **where,  # type: ignore[arg-type]
@@ -195,10 +208,10 @@ class ObjectStore:
                     MultipartUpload={"Parts": parts},
                 )
             except BaseException:
-                with _errors("give up an upload", suppress=True):
+                with store_errors("give up an upload", suppress=True):
                     self.client.abort_multipart_upload(**where, UploadId=upload)  # type: ignore[arg-type]
                 raise
-            return Stored(answer["ETag"].strip('"'), answer.get("VersionId"))
+            return Stored(_etag(answer), answer.get("VersionId"))
 
     def get(
         self, key: str, version_id: str | None = None, limit_bytes: int | None = None, etag: str | None = None
@@ -211,7 +224,7 @@ class ObjectStore:
         arguments: dict[str, Any] = {"VersionId": version_id} if version_id else {}
         if etag:
             arguments["IfMatch"] = f'"{etag}"'
-        with _errors("read an object"):
+        with store_errors("read an object"):
             answer = self.client.get_object(Bucket=self.bucket, Key=key, **arguments)
             body = answer["Body"]
             with body:
@@ -220,10 +233,23 @@ class ObjectStore:
                     raise ObjectTooLarge(msg)
                 return body.read()
 
+    def get_range(self, key: str, first: int, count: int, etag: str) -> bytes:
+        """Return `count` bytes from `first` on of the object while it has that ETag; errors as `get`."""
+        with store_errors("read a part of an object"):
+            answer = self.client.get_object(
+                Bucket=self.bucket, Key=key, IfMatch=f'"{etag}"', Range=f"bytes={first}-{first + count - 1}"
+            )
+            with answer["Body"] as body:
+                data = body.read(count + 1)
+        if len(data) != count:
+            msg = "object store answered with another part than was asked for"
+            raise StoreUnavailable(msg)
+        return data
+
     def head(self, key: str, version_id: str | None = None) -> Head:
         """Return an object's properties; raises ObjectGone."""
         arguments: dict[str, Any] = {"VersionId": version_id} if version_id else {}
-        with _errors("look at an object"):
+        with store_errors("look at an object"):
             answer = self.client.head_object(Bucket=self.bucket, Key=key, **arguments)
             return Head(
                 answer["ETag"].strip('"'),
@@ -247,19 +273,19 @@ class ObjectStore:
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=prefix, StartAfter=start_after, PaginationConfig={"PageSize": page}
         )
-        with _errors("list the bucket"):
+        with store_errors("list the bucket"):
             for answer in pages:
                 for item in answer.get("Contents", ()):
                     yield Listed(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"])
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is fine."""
-        with _errors("delete an object"):
+        with store_errors("delete an object"):
             self.client.delete_object(Bucket=self.bucket, Key=key)
 
     def copy(self, source: str, target: str) -> Stored:
         """Copy an object with its metadata inside the bucket, without its bytes passing through here."""
-        with _errors("copy an object"):
+        with store_errors("copy an object"):
             answer = self.client.copy_object(
                 Bucket=self.bucket, Key=target, CopySource={"Bucket": self.bucket, "Key": source}
             )
@@ -267,7 +293,7 @@ class ObjectStore:
 
     def _has_bucket(self) -> bool:
         try:
-            with _errors("look at the bucket"):
+            with store_errors("look at the bucket"):
                 self.client.head_bucket(Bucket=self.bucket)
         except ObjectGone:
             return False
@@ -300,33 +326,61 @@ def _client(config: StoreConfig) -> S3Client:
     )
 
 
+def _etag(answer: Mapping[str, Any]) -> str:
+    return str(answer["ETag"]).strip('"')
+
+
+def _skew(answer: Mapping[str, Any]) -> float:
+    """Return how far this machine's clock is ahead of the store's by the answer's Date header, seconds."""
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        return (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+    except (TypeError, ValueError):
+        return 0.0
+
+
 @contextmanager
-def _errors(doing: str, also_fine: tuple[str, ...] = (), suppress: bool = False) -> Iterator[None]:
+def store_errors(doing: str, also_fine: tuple[str, ...] = (), suppress: bool = False) -> Iterator[None]:
     """Turn botocore's errors into the kernel's; their own texts can hold the key, so they are not chained."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+    from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
     failure: StoreError
     try:
         yield
     except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in also_fine:
+        if str(error.response.get("Error", {}).get("Code", "")) in also_fine:
             return
-        if code in GONE:
-            failure = ObjectGone("object store: the object is not there (any more, or not with that version)")
-        elif code in BUCKET_MISSING:
-            failure = StoreDenied("object store: the bucket does not exist; create it or run `edgerad up`")
-        elif code in DENIED:
-            failure = StoreDenied(f"object store refused to {doing} ({code}); check access_key, secret_key and rights")
-        else:
-            failure = StoreUnavailable(f"object store failed to {doing} (status {status}, {code})")
+        failure = _refusal(error.response, doing)
     except ParamValidationError:
         failure = ObjectGone(f"object store: no object can have that key, version or metadata (to {doing})")
     except (BotoCoreError, HTTPClientError, HTTPError, OSError) as error:
         failure = StoreUnavailable(f"object store cannot be reached to {doing} ({type(error).__name__})")
+    except (ResponseParserError, KeyError) as error:  # a proxy's page, or an answer that was cut off
+        failure = StoreUnavailable(f"object store answers unlike one, asked to {doing} ({type(error).__name__})")
     else:
         return
     if not suppress:
         raise failure from None
+
+
+def _refusal(answer: Mapping[str, Any], doing: str) -> StoreError:
+    """Return what an error answer of the store means."""
+    code = str(answer.get("Error", {}).get("Code", ""))
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in GONE:
+        return ObjectGone("object store: the object is not there (any more, or not with that version)")
+    if code in BUCKET_MISSING:
+        return StoreDenied("object store: the bucket does not exist; create it or run `edgerad up`")
+    if code in FULL or status == HTTPStatus.INSUFFICIENT_STORAGE:
+        return StoreFull(f"object store has no room to {doing} ({code}); make room or raise its quota")
+    if code in DENIED:
+        skew = _skew(answer)
+        if code == "RequestTimeTooSkewed" or abs(skew) > MAX_SKEW_SECONDS:
+            return ClockSkewed(
+                f"object store refused to {doing}: this machine's clock differs from the store's ({skew / 60:+.0f} "
+                "min by its answer); set it right (NTP), nothing is lost meanwhile"
+            )
+        return StoreDenied(f"object store refused to {doing} ({code}); check access_key, secret_key and rights")
+    return StoreUnavailable(f"object store failed to {doing} (status {status}, {code})")

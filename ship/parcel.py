@@ -1,4 +1,4 @@
-"""One shipment from the edge's store to a sealed parcel: fetch, de-identify, write object and manifest; without Ray."""
+"""One shipment from the edge's store to a sealed parcel: fetch, de-identify, encrypt, sign; without Ray."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from edgerad.parcels import MANIFEST_FILE, OBJECT_FILE, Deidentification, ParcelManifest
+from edgerad import envelope, keyring
+from edgerad.parcels import (
+    SEALED_FILE,
+    WAYBILL,
+    WAYBILL_FILE,
+    Deidentification,
+    ParcelManifest,
+    Waybill,
+    context,
+    packed,
+)
 from edgerad.records import now
 from edgerad.scoring import Triage
 from edgerad.store import ObjectGone, ObjectStore, ObjectTooLarge, StoreConfig, StoreUnavailable, config_from
-from ship.deidentify import Options, Quarantined, deidentify
+from ship.deidentify import Clean, Options, Quarantined, deidentify
 from ship.keys import KeyMissing, SiteKey, site_key
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from edgerad.settings import Settings
 
 OUTBOX_SUFFIX = "-outbox"
@@ -38,11 +50,14 @@ class Order:
 
 @dataclass(frozen=True)
 class Sealed:
-    """A parcel that lies complete in the outbox."""
+    """A parcel that lies complete in the outbox: digest of the clean image, digest and size of what is sealed."""
 
     shipment_id: str
     parcel_id: str
     object_sha256: str
+    sealed_sha256: str
+    sealed_bytes: int
+    core_key: str
     record: dict[str, Any]
 
 
@@ -66,12 +81,14 @@ def outbox_config(edge: StoreConfig) -> StoreConfig:
 
 @dataclass(frozen=True)
 class Workplace:
-    """What sealing needs: both stores, the site's key (None when it is missing), and the site's choices."""
+    """What sealing needs: both stores, the keys (None when one is missing), and the site's choices."""
 
     edge: ObjectStore
     outbox: ObjectStore
     key: SiteKey | None
     edge_id: str
+    core_key: bytes | None
+    signing_key: Ed25519PrivateKey
     options: Options
     max_bytes: int
 
@@ -89,14 +106,18 @@ def workplace(settings: Settings) -> Workplace:
         ObjectStore(outbox_config(config)),
         key,
         settings.ship.edge_id,
+        keyring.sealing_key(settings),
+        keyring.load_signing_key(keyring.edge_key(settings), "ship.signing_key"),
         Options(keep_characteristics=settings.ship.keep_patient_characteristics),
         settings.serve.max_object_bytes,
     )
 
 
 def seal(order: Order, place: Workplace) -> Outcome:
-    """De-identify one image and write its parcel; repeating it writes the same parcel again."""
+    """De-identify one image and write its parcel. A repeat writes the same image under the same name, sealed anew."""
     key, edge_id = place.key, place.edge_id
+    if place.core_key is None:
+        return Kept(order.shipment_id, "core-key-missing", retry=True)
     try:
         data = place.edge.get(order.key, etag=order.etag, limit_bytes=place.max_bytes)
     except StoreUnavailable:
@@ -109,16 +130,44 @@ def seal(order: Order, place: Workplace) -> Outcome:
         reason = result.reason.value if isinstance(result, Quarantined) else "key-missing"
         return Kept(order.shipment_id, reason, retry=False, record=result.record)
     parcel_id = key.digest("parcel", edge_id, order.shipment_id.encode()).hex()[:32]
-    digest = hashlib.sha256(result.data).hexdigest()
-    manifest = ParcelManifest(
+    manifest = _manifest(order, edge_id, parcel_id, result)
+    content = envelope.seal(packed(manifest.as_bytes(), result.data), place.core_key, context(edge_id, parcel_id))
+    waybill = Waybill(
         schema_version=1,
         parcel_id=parcel_id,
         edge_id=edge_id,
-        patient=result.patient,
-        study=result.patient,
-        media_type=result.media_type,
-        object_sha256=digest,
-        object_bytes=len(result.data),
+        core_key=envelope.key_id(place.core_key),
+        sealed_sha256=hashlib.sha256(content).hexdigest(),
+        sealed_bytes=len(content),
+        sealed_at=now(),
+    )
+    try:
+        place.outbox.put(f"{parcel_id}/{SEALED_FILE}", content)
+        signed = envelope.sign(WAYBILL, waybill.as_bytes(), place.signing_key)
+        place.outbox.put(f"{parcel_id}/{WAYBILL_FILE}", signed, "application/json")
+    except StoreUnavailable:
+        return Kept(order.shipment_id, "store-unavailable", retry=True)
+    return Sealed(
+        order.shipment_id,
+        parcel_id,
+        manifest.object_sha256,
+        waybill.sealed_sha256,
+        waybill.sealed_bytes,
+        waybill.core_key,
+        result.record,
+    )
+
+
+def _manifest(order: Order, edge_id: str, parcel_id: str, clean: Clean) -> ParcelManifest:
+    return ParcelManifest(
+        schema_version=1,
+        parcel_id=parcel_id,
+        edge_id=edge_id,
+        patient=clean.patient,
+        study=clean.patient,
+        media_type=clean.media_type,
+        object_sha256=hashlib.sha256(clean.data).hexdigest(),
+        object_bytes=len(clean.data),
         finding=order.finding,
         probability=order.probability,
         triage=order.triage,
@@ -127,19 +176,13 @@ def seal(order: Order, place: Workplace) -> Outcome:
         threshold_version=order.threshold_version,
         why=order.why,
         deid=Deidentification(
-            software=result.record["software"],
-            key_id=result.record["key_id"],
+            software=clean.record["software"],
+            key_id=clean.record["key_id"],
             verified=True,
-            counts=counts(result.record),
+            counts=counts(clean.record),
         ),
         sealed_at=now(),
     )
-    try:
-        place.outbox.put(f"{parcel_id}/{OBJECT_FILE}", result.data, result.media_type)
-        place.outbox.put(f"{parcel_id}/{MANIFEST_FILE}", manifest.as_bytes(), "application/json")
-    except StoreUnavailable:
-        return Kept(order.shipment_id, "store-unavailable", retry=True)
-    return Sealed(order.shipment_id, parcel_id, digest, result.record)
 
 
 def counts(record: dict[str, Any]) -> dict[str, int]:

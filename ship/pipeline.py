@@ -8,12 +8,12 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 
 from edgerad import ids, ledger
 from edgerad.database import insert_new
 from edgerad.records import Assessment, DeidRecord, Image, Shipment
-from ship.forward import retry_after
+from ship.forward import due, retry_after
 from ship.parcel import Kept, Order, Outcome, Sealed
 from ship.worker import COMMAND, Worker, content_of, outcome_of
 
@@ -34,7 +34,7 @@ def queued(database: Database, at: datetime, limit: int) -> list[Order]:
         select(Shipment, Image, Assessment)
         .join(Image, Image.image_id == Shipment.image_id)
         .join(Assessment, Assessment.assessment_id == Shipment.assessment_id)
-        .where(Shipment.state == "queued", or_(Shipment.next_attempt_at.is_(None), Shipment.next_attempt_at <= at))
+        .where(Shipment.state == "queued", due(at))
         .order_by(Shipment.queued_at)
         .limit(limit)
     )
@@ -117,7 +117,9 @@ def record(database: Database, outcome: Outcome, settings: ShipSettings, at: dat
         if isinstance(outcome, Sealed):
             shipment.state, shipment.reason, shipment.attempts = "sealed", None, 0
             shipment.parcel_id, shipment.parcel_digest, shipment.sealed_at = outcome.parcel_id, digest, at
+            shipment.sealed_digest, shipment.sealed_bytes = outcome.sealed_sha256, outcome.sealed_bytes
+            shipment.core_key = outcome.core_key
         else:
             shipment.state, shipment.reason, shipment.closed_at = "quarantined", outcome.reason, at
-        detail = {"reason": shipment.reason, "digest": digest, "record": identity}
+        detail = {"reason": shipment.reason, "digest": digest, "sealed": shipment.sealed_digest, "record": identity}
         ledger.audit(session, f"edge:{settings.edge_id}", f"shipment-{shipment.state}", shipment.shipment_id, detail)

@@ -1,4 +1,4 @@
-"""When to de-identify, when to send: the two loops of shipping, and the thin Ray actor around them."""
+"""When to de-identify, when to send: the loops of shipping, and the thin Ray actor around them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from edgerad import ledger
+from edgerad import envelope, keyring, ledger
 from edgerad.records import Shipment, now
 from edgerad.telemetry import get_logger
 from ship import pipeline
-from ship.forward import Forwarder, NotVerified, retry_after
+from ship.forward import Forwarder, Keys, retry_after
 from ship.parcel import Order, Outcome
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Shipper:
     def __init__(self, settings: Settings, database: Database, forwarder: Forwarder, job: Job) -> None:
         """Keep what the steps work with; `job` de-identifies (on Ray Data, or in the process for tests)."""
         self._settings, self._database, self._forwarder, self._job = settings.ship, database, forwarder, job
+        self._has_core_key = bool(settings.core.parcel_public_key)
         self._failures = 0
         self._not_before: datetime | None = None
         self._log = get_logger(COMPONENT)
@@ -62,17 +63,12 @@ class Shipper:
 
     def forward(self, at: datetime) -> bool:
         """Send what is due and collect receipts; return whether anything was done."""
-        done = 0
-        try:
-            done += self._forwarder.send(at)
-        except NotVerified as error:
-            self._log.error("shipping stopped: something unverified lies in the outbox", error=error)
-        done += self._forwarder.collect(at)
-        return done > 0
+        sent = self._forwarder.send(at)
+        return sent + self._forwarder.collect(at) > 0
 
     def _ready(self, at: datetime) -> bool:
         """Return whether a job is worth starting: a full batch, or a case that has waited `batch_age`."""
-        if self._not_before is not None and at < self._not_before:
+        if not self._has_core_key or (self._not_before is not None and at < self._not_before):
             return False
         orders = pipeline.queued(self._database, at, self._settings.batch_size)
         if not orders:
@@ -81,20 +77,33 @@ class Shipper:
             return True
         with self._database.read() as session:
             oldest = session.scalar(select(func.min(Shipment.queued_at)).where(Shipment.state == "queued"))
-        return oldest is not None and (at - oldest).total_seconds() >= self._settings.batch_age
+        # A case from the future is of a clock that was wrong: it has waited, too.
+        return oldest is not None and abs((at - oldest).total_seconds()) >= self._settings.batch_age
 
     def report(self) -> None:
         """Write the backlog and its age for the operations page, the metrics and `edgerad status`."""
         with self._database.read() as session:
-            counts = dict(
-                session.execute(
-                    select(Shipment.state, func.count()).where(Shipment.state.in_(OPEN_STATES)).group_by(Shipment.state)
-                ).all()
-            )
+            open_ = select(Shipment.state, func.count(), func.sum(Shipment.sealed_bytes))
+            rows = session.execute(open_.where(Shipment.state.in_(OPEN_STATES)).group_by(Shipment.state)).all()
             oldest = session.scalar(select(func.min(Shipment.queued_at)).where(Shipment.state.in_(OPEN_STATES)))
+        counts = {state: int(count) for state, count, _ in rows}
         age = (now() - oldest).total_seconds() if oldest else 0.0
-        figures = {state: int(counts.get(state, 0)) for state in OPEN_STATES}
-        ledger.report(self._database, COMPONENT, {**figures, "oldest_seconds": round(age)})
+        figures: dict[str, int | str] = {state: counts.get(state, 0) for state in OPEN_STATES}
+        figures |= {"sealed_bytes": sum(int(size or 0) for state, _, size in rows if state == "sealed")}
+        figures |= {"oldest_seconds": round(age)}
+        limits = self._settings
+        figures |= {"over_limit": int(sum(counts.values()) > limits.warn_backlog or age > limits.warn_age)}
+        trouble = self._forwarder.trouble if self._has_core_key else "core.parcel_public_key is not set"
+        if trouble is not None:
+            figures |= {"trouble": trouble}
+        ledger.report(self._database, COMPONENT, figures)
+
+
+def keys_of(settings: Settings) -> Keys:
+    """Return the public keys that forwarding goes by; SettingsError names one that is wrong."""
+    own = keyring.load_signing_key(keyring.edge_key(settings), "ship.signing_key").public_key().public_bytes_raw()
+    sealing = keyring.sealing_key(settings)
+    return Keys(own, keyring.trusted_cores(settings), envelope.key_id(sealing) if sealing else "")
 
 
 class ShipperActor:
@@ -111,15 +120,17 @@ class ShipperActor:
         self._poll = settings.ship.poll_interval
         self._outbox = ObjectStore(outbox_config(config_from(settings.store)))
         database = Database(settings.database_url)
-        forwarder = Forwarder(database, self._outbox, ObjectStore(config_from(settings.core.store)), settings.ship)
+        core = ObjectStore(config_from(settings.core.store))
+        forwarder = Forwarder(database, self._outbox, core, settings.ship, keys_of(settings))
         self._shipper = Shipper(settings, database, forwarder, lambda orders: pipeline.run(settings, orders))
         self._reported = 0.0
 
     def run(self) -> None:
-        """Ship until the actor ends; an error that no loop expects ends both, and this call."""
+        """Ship until the actor ends; an error that no loop expects ends all, and this call."""
         end = threading.Event()
-        with ThreadPoolExecutor(2) as pool:
-            loops = [pool.submit(self._loop, end, self._seal), pool.submit(self._loop, end, self._forward)]
+        steps = (self._seal, self._forward, self._report)
+        with ThreadPoolExecutor(len(steps)) as pool:
+            loops = [pool.submit(self._loop, end, step) for step in steps]
             wait(loops, return_when=FIRST_COMPLETED)
             end.set()
         for loop in loops:
@@ -142,7 +153,11 @@ class ShipperActor:
         self._shipper.seal(now())
 
     def _forward(self) -> None:
-        busy = self._shipper.forward(now())
-        if busy or time.monotonic() - self._reported > REPORT_EVERY:
+        if self._shipper.forward(now()):
+            self._shipper.report()
+
+    def _report(self) -> None:
+        """Report at times whatever the other two are at: an upload over a thin line may take hours."""
+        if time.monotonic() - self._reported > REPORT_EVERY:
             self._shipper.report()
             self._reported = time.monotonic()

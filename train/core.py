@@ -34,6 +34,7 @@ class Core:
         self._finding = settings.finding
         self._folder = settings.data_dir / "train"
         self._owner = uuid.uuid4().hex
+        self._desk: intake.Desk | None = None
         self._log = get_logger(COMPONENT)
 
     def prepare(self) -> None:
@@ -51,7 +52,8 @@ class Core:
 
     def take_in(self) -> intake.Taken:
         """Take in what the edges have sent."""
-        return intake.take_in(self._store, self._database, self._finding)
+        self._desk = self._desk or intake.desk_of(self._settings)
+        return intake.take_in(self._store, self._database, self._desk)
 
     def is_due(self) -> bool:
         """Return whether enough labels have come for a retraining, or one waits to be taken up."""

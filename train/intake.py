@@ -1,26 +1,39 @@
 """Takes parcels from the core's inbox: checked, copied, recorded, receipted, removed; each step may be its last.
 
 Whatever step a crash comes between, the next run ends in the same state: the case's id follows from the parcel's, its
-object is written before its row, its row before its receipt, and the manifest, which announces the parcel, goes last.
+object is written before its row, its row before its receipt, and the waybill, which announces the parcel, goes last.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from edgerad import ids, ledger
+from edgerad import envelope, ids, keyring, ledger
 from edgerad.database import insert_new
-from edgerad.parcels import INBOX, MANIFEST_FILE, MAX_MANIFEST_BYTES, ParcelManifest, Receipt, manifest_key, receipt_key
-from edgerad.parcels import object_key as parcel_object_key
-from edgerad.records import Audit, CoreCase, now
+from edgerad.parcels import (
+    INBOX,
+    MAX_MANIFEST_BYTES,
+    RECEIPT,
+    WAYBILL,
+    WAYBILL_FILE,
+    ParcelManifest,
+    Receipt,
+    Waybill,
+    context,
+    receipt_key,
+    sealed_key,
+    unpacked,
+    waybill_key,
+)
+from edgerad.records import Audit, CoreCase, DeadLetter, now
 from edgerad.store import ObjectGone, ObjectStore, ObjectTooLarge, StoreUnavailable
 from edgerad.telemetry import get_logger
 from serve.decode import Limits, decode
@@ -28,21 +41,43 @@ from serve.reasons import Unreadable
 from train import clean
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
     from sqlalchemy.orm import Session
 
     from edgerad.database import Database
+    from edgerad.settings import Settings
 
 CASES = "cases/"
 EVALUATION_SHARE = 0.2
 """Share of the patients whose cases are never trained on. Fixed for ever: another share would move patients."""
 ACTOR = "core"
 REFUSED = "parcel-refused"
-_PARCEL = re.compile(r"([a-z0-9][a-z0-9-]{0,31})/([0-9a-f]{32,64})/(object|manifest\.json)")
+SOURCE = "parcel"
+"""Source of the dead letters that refused parcels leave."""
+_PARCEL = re.compile(r"([a-z0-9][a-z0-9-]{0,31})/([0-9a-f]{32,64})/(sealed|waybill\.json)")
 _EXTENSIONS = {"application/dicom": "dcm", "image/png": "png"}
 
 
+@dataclass(frozen=True)
+class Desk:
+    """Who takes parcels in: the finding, the edges' public keys, the keys that open and the one that signs."""
+
+    finding: str
+    edges: Mapping[str, tuple[bytes, ...]]
+    opening: Mapping[str, X25519PrivateKey]
+    signing: Ed25519PrivateKey
+    limits: Limits = field(default_factory=Limits)
+
+
+def desk_of(settings: Settings) -> Desk:
+    """Return the desk of these settings; SettingsError names a key that is wrong."""
+    signing = keyring.load_signing_key(keyring.core_keys(settings)[0], "core.signing_key")
+    return Desk(settings.finding, keyring.edge_public_keys(settings), keyring.opening_keys(settings), signing)
+
+
 class Refusal(Exception):
-    """The parcel is not taken; `reason` is a code of docs/core.md."""
+    """The parcel is not taken; `reason` is a code of docs/core.md, `digest` what its waybill says is sealed."""
 
     def __init__(self, reason: str, digest: str | None = None) -> None:
         super().__init__(reason)
@@ -60,7 +95,7 @@ class Taken:
     stuck: int = 0
 
 
-def take_in(store: ObjectStore, database: Database, finding: str, limits: Limits | None = None) -> Taken:
+def take_in(store: ObjectStore, database: Database, desk: Desk) -> Taken:
     """Take every whole parcel of the inbox once. Raises StoreUnavailable or SQLAlchemyError: try again later.
 
     A parcel that makes this code fail is left, counted as stuck, and keeps no other from being taken.
@@ -69,10 +104,10 @@ def take_in(store: ObjectStore, database: Database, finding: str, limits: Limits
     log = get_logger("core")
     for edge_id, parcel_id in _parcels(store, taken):
         try:
-            outcome = take(store, database, finding, edge_id, parcel_id, limits or Limits())
+            outcome = take(store, database, desk, edge_id, parcel_id)
         except (StoreUnavailable, SQLAlchemyError):
             raise
-        except ObjectGone:  # its manifest went between the listing and now: somebody else took it
+        except ObjectGone:  # its waybill went between the listing and now: somebody else took it
             continue
         except Exception as error:  # noqa: BLE001 - one parcel must not stop the others; logged by type, tried again
             log.error("parcel could not be taken", parcel_id=parcel_id, edge_id=edge_id, error=error)
@@ -86,44 +121,43 @@ def _parcels(store: ObjectStore, taken: Taken) -> Iterator[tuple[str, str]]:
         match = _PARCEL.fullmatch(item.key.removeprefix(INBOX))
         if match is None:
             taken.strays += 1
-        elif match[3] == MANIFEST_FILE:
+        elif match[3] == WAYBILL_FILE:
             yield match[1], match[2]
 
 
-def take(store: ObjectStore, database: Database, finding: str, edge_id: str, parcel_id: str, limits: Limits) -> str:
+def take(store: ObjectStore, database: Database, desk: Desk, edge_id: str, parcel_id: str) -> str:
     """Take one parcel and return accepted, refused or repeated."""
-    case_id = case_id_of(edge_id, parcel_id)
-    with database.read() as session:
-        held = session.get(CoreCase, case_id)
-    if held is not None:  # sent again, or a crash came before the end
-        receipt = Receipt(
-            parcel_id=parcel_id, accepted=True, reason="received", object_sha256=held.object_digest, at=held.received_at
-        )
-        _close(store, edge_id, receipt)
-        return "repeated"
+    case_id, outcome = case_id_of(edge_id, parcel_id), "accepted"
     try:
-        manifest = _manifest(store, finding, edge_id, parcel_id)
-        data = _object(store, manifest, limits)
+        waybill = _waybill(store, desk, edge_id, parcel_id)
+        with database.read() as session:
+            held = session.get(CoreCase, case_id)
+        if held is None:
+            manifest, data = _opened(store, desk, waybill)
+            key = f"{CASES}{case_id}/object.{_EXTENSIONS[manifest.media_type]}"
+            store.put(key, data, content_type=manifest.media_type)
+            with database.write() as session:
+                _insert(session, case_id, key, manifest, now())
+        else:  # sent again, or replayed, or a crash came before the end: the case stays what it was
+            outcome = "repeated"
     except Refusal as refusal:
-        if refusal.reason == "object-missing" and store.exists(receipt_key(edge_id, parcel_id)):
-            store.delete(manifest_key(edge_id, parcel_id))  # refused before, and a crash came before the end
+        if refusal.reason == "object-missing" and _has_receipt(store, desk, edge_id, parcel_id, refusal):
+            store.delete(waybill_key(edge_id, parcel_id))  # answered before, and a crash came before the end
             return "repeated"
         _note_refusal(database, edge_id, parcel_id, refusal.reason)
-        receipt = Receipt(
-            parcel_id=parcel_id, accepted=False, reason=refusal.reason, object_sha256=refusal.digest, at=now()
-        )
-        _close(store, edge_id, receipt)
+        _close(store, desk, edge_id, parcel_id, accepted=False, reason=refusal.reason, digest=refusal.digest)
         return "refused"
-    key = f"{CASES}{case_id}/object.{_EXTENSIONS[manifest.media_type]}"
-    store.put(key, data, content_type=manifest.media_type)
-    at = now()
-    with database.write() as session:
-        _insert(session, case_id, key, manifest, at)
-    receipt = Receipt(
-        parcel_id=parcel_id, accepted=True, reason="received", object_sha256=manifest.object_sha256, at=at
-    )
-    _close(store, edge_id, receipt)
-    return "accepted"
+    _close(store, desk, edge_id, parcel_id, accepted=True, reason="received", digest=waybill.sealed_sha256)
+    return outcome
+
+
+def _has_receipt(store: ObjectStore, desk: Desk, edge_id: str, parcel_id: str, refusal: Refusal) -> bool:
+    try:
+        raw = store.get(receipt_key(edge_id, parcel_id), limit_bytes=MAX_MANIFEST_BYTES)
+        payload = envelope.verified(RECEIPT, raw, [desk.signing.public_key().public_bytes_raw()])
+        return Receipt.model_validate_json(payload).sealed_sha256 == refusal.digest
+    except (ObjectGone, ObjectTooLarge, envelope.NotSigned, ValidationError):
+        return False
 
 
 def case_id_of(edge_id: str, parcel_id: str) -> str:
@@ -144,41 +178,75 @@ def refusals(database: Database) -> dict[str, int]:
         return {str(name): number for name, number in session.execute(query)}
 
 
-def _manifest(store: ObjectStore, finding: str, edge_id: str, parcel_id: str) -> ParcelManifest:
+def _waybill(store: ObjectStore, desk: Desk, edge_id: str, parcel_id: str) -> Waybill:
+    """Return the waybill that a known edge has signed for this very parcel."""
+    if edge_id not in desk.edges:
+        raise Refusal("edge-unknown")
     try:
-        raw = store.get(manifest_key(edge_id, parcel_id), limit_bytes=MAX_MANIFEST_BYTES)
-        manifest = ParcelManifest.model_validate_json(raw)
+        raw = store.get(waybill_key(edge_id, parcel_id), limit_bytes=MAX_MANIFEST_BYTES)
+        payload = envelope.verified(WAYBILL, raw, desk.edges[edge_id])
+        waybill = Waybill.model_validate_json(payload)
+    except envelope.NotSigned:
+        raise Refusal("signature-invalid") from None
     except (ObjectTooLarge, ValidationError):
-        raise Refusal("manifest-invalid") from None
-    if (manifest.edge_id, manifest.parcel_id) != (edge_id, parcel_id):
-        raise Refusal("manifest-mismatch")
-    if manifest.finding != finding:
-        raise Refusal("finding-unknown")
-    return manifest
+        raise Refusal("waybill-invalid") from None
+    if (waybill.edge_id, waybill.parcel_id) != (edge_id, parcel_id):
+        raise Refusal("waybill-mismatch", waybill.sealed_sha256)
+    return waybill
 
 
-def _object(store: ObjectStore, manifest: ParcelManifest, limits: Limits) -> bytes:
-    if manifest.object_bytes > limits.max_bytes:
-        raise Refusal("too-large")
+def _opened(store: ObjectStore, desk: Desk, waybill: Waybill) -> tuple[ParcelManifest, bytes]:
+    """Return what lies in a parcel, checked; nothing of it is kept when it is refused."""
     try:
-        data = store.get(parcel_object_key(manifest.edge_id, manifest.parcel_id), limit_bytes=manifest.object_bytes)
+        manifest, data = _unsealed(store, desk, waybill)
+        _check(desk, waybill, manifest, data)
+    except Refusal as refusal:
+        raise Refusal(refusal.reason, waybill.sealed_sha256) from None
+    return manifest, data
+
+
+def _unsealed(store: ObjectStore, desk: Desk, waybill: Waybill) -> tuple[ParcelManifest, bytes]:
+    edge_id, parcel_id = waybill.edge_id, waybill.parcel_id
+    if waybill.sealed_bytes > desk.limits.max_bytes + MAX_MANIFEST_BYTES:
+        raise Refusal("too-large")
+    if waybill.core_key not in desk.opening:
+        raise Refusal("core-key-unknown")
+    try:
+        sealed = store.get(sealed_key(edge_id, parcel_id), limit_bytes=waybill.sealed_bytes)
     except ObjectGone:
         raise Refusal("object-missing") from None
     except ObjectTooLarge:
         raise Refusal("size-mismatch") from None
-    digest = hashlib.sha256(data).hexdigest()
-    if len(data) != manifest.object_bytes:
-        raise Refusal("size-mismatch", digest)
-    if digest != manifest.object_sha256:
-        raise Refusal("digest-mismatch", digest)
+    if len(sealed) != waybill.sealed_bytes:
+        raise Refusal("size-mismatch")
+    if hashlib.sha256(sealed).hexdigest() != waybill.sealed_sha256:
+        raise Refusal("digest-mismatch")
+    try:
+        content = envelope.unseal(sealed, desk.opening[waybill.core_key], context(edge_id, parcel_id))
+        manifest, data = unpacked(content)
+        return ParcelManifest.model_validate_json(manifest), data
+    except envelope.NotSealed:
+        raise Refusal("unsealing-failed") from None
+    except ValueError:  # pydantic's errors are ValueErrors
+        raise Refusal("manifest-invalid") from None
+
+
+def _check(desk: Desk, waybill: Waybill, manifest: ParcelManifest, data: bytes) -> None:
+    if (manifest.edge_id, manifest.parcel_id) != (waybill.edge_id, waybill.parcel_id):
+        raise Refusal("manifest-mismatch")
+    if manifest.finding != desk.finding:
+        raise Refusal("finding-unknown")
+    if len(data) > desk.limits.max_bytes:
+        raise Refusal("too-large")
+    if (len(data), hashlib.sha256(data).hexdigest()) != (manifest.object_bytes, manifest.object_sha256):
+        raise Refusal("object-mismatch")
     try:
         clean.check(data, manifest.media_type, manifest.patient)
-        decode(data, limits)
+        decode(data, desk.limits)
     except clean.Unclean as finding:
-        raise Refusal(finding.reason, digest) from None
+        raise Refusal(finding.reason) from None
     except Unreadable:
-        raise Refusal("undecodable", digest) from None
-    return data
+        raise Refusal("undecodable") from None
 
 
 def _insert(session: Session, case_id: str, key: str, manifest: ParcelManifest, at: Any) -> None:
@@ -201,18 +269,37 @@ def _insert(session: Session, case_id: str, key: str, manifest: ParcelManifest, 
     if insert_new(session, CoreCase, [row], "case_id"):
         detail = {"edge_id": manifest.edge_id, "parcel_id": manifest.parcel_id, "split": row["split"]}
         ledger.audit(session, ACTOR, "case-received", case_id, detail)
+    letters = select(DeadLetter).where(
+        DeadLetter.source == SOURCE, DeadLetter.position == _position(manifest.edge_id, manifest.parcel_id)
+    )
+    for letter in session.scalars(letters):  # what hindered it has been put right
+        letter.replayed_at = letter.replayed_at or at
+
+
+def _position(edge_id: str, parcel_id: str) -> str:
+    return f"{edge_id}/{parcel_id}"
 
 
 def _note_refusal(database: Database, edge_id: str, parcel_id: str, reason: str) -> None:
+    """Write a refusal into the audit and a dead letter, once for each reason; nothing of the parcel itself is kept."""
+    get_logger("core").error("parcel refused", parcel_id=parcel_id, edge_id=edge_id, reason=reason)
     detail = {"edge_id": edge_id, "reason": reason}
     with database.write() as session:
         known = session.scalars(select(Audit).where(Audit.action == REFUSED, Audit.subject == parcel_id))
         if all(row.detail != detail for row in known):  # a repeat after a crash is the same refusal
             ledger.audit(session, ACTOR, REFUSED, parcel_id, detail)
+        letter = ledger.Letter(SOURCE, _position(edge_id, parcel_id), "")
+        ledger.write_dead_letter(session, letter, reason, f"parcel {parcel_id} of edge {edge_id}, docs/core.md")
 
 
-def _close(store: ObjectStore, edge_id: str, receipt: Receipt) -> None:
-    """Write the receipt, then remove the parcel: the manifest last, which makes a crash before it a repeat."""
-    store.put(receipt_key(edge_id, receipt.parcel_id), receipt.as_bytes(), content_type="application/json")
-    store.delete(parcel_object_key(edge_id, receipt.parcel_id))
-    store.delete(manifest_key(edge_id, receipt.parcel_id))
+def _close(
+    store: ObjectStore, desk: Desk, edge_id: str, parcel_id: str, *, accepted: bool, reason: str, digest: str | None
+) -> None:
+    """Write the receipt, then remove the parcel: the waybill last, which makes a crash before it a repeat."""
+    receipt = Receipt(
+        schema_version=1, parcel_id=parcel_id, accepted=accepted, reason=reason, sealed_sha256=digest, at=now()
+    )
+    signed = envelope.sign(RECEIPT, receipt.as_bytes(), desk.signing)
+    store.put(receipt_key(edge_id, parcel_id), signed, content_type="application/json")
+    store.delete(sealed_key(edge_id, parcel_id))
+    store.delete(waybill_key(edge_id, parcel_id))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hmac
 import re
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -48,7 +50,7 @@ class S3App:
         """Answer one request."""
         request = Request(scope, receive)
         try:
-            response = await self._answer(request)
+            response = await self._answered(request)
         except S3Error as error:
             response = _refusal(request, error)
         except ConditionFailed:
@@ -56,6 +58,17 @@ class S3App:
         except ClientDisconnect:
             return
         await response(scope, receive, send)
+
+    async def _answered(self, request: Request) -> Response:
+        try:
+            return await self._answer(request)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+        raise S3Error(507, "InsufficientStorage", "the disk of the embedded store is full")
 
     async def _answer(self, request: Request) -> Response:
         raw_path, raw_query = (

@@ -6,6 +6,7 @@ file that no row names, and those are removed at the next start. Keys never beco
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -72,8 +73,9 @@ class Draft:
         _sync_folder(self.path.parent)
 
     def discard(self) -> None:
-        """Forget the content."""
-        self._file.close()
+        """Forget the content: on a full disk as well, where closing fails with what could not be written."""
+        with contextlib.suppress(OSError):
+            self._file.close()
         self.path.unlink(missing_ok=True)
 
 
@@ -151,11 +153,15 @@ class Disk:
 
         Raises ConditionFailed, the draft forgotten: of several that may only write a new object, one does.
         """
-        draft.sync()
+        try:
+            draft.sync()
+        except OSError:
+            draft.discard()  # what found no room must not take it from the next
+            raise
         entry = Entry(key, draft.path.name, etag or draft.md5.hexdigest(), draft.size, time.time(), headers)
         try:
             self._insert(bucket, entry, allowed)
-        except ConditionFailed:
+        except (ConditionFailed, sqlite3.Error):
             draft.discard()
             raise
         return entry

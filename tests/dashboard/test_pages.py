@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 from streamlit.testing.v1 import AppTest
 
-from edgerad import decisions
+from edgerad import decisions, ledger
 from edgerad.audit import verify
 from edgerad.database import Database
 from edgerad.records import Alert, CoreCase, Image, Label, Record, Review
@@ -222,6 +222,15 @@ def test_operations_tell_what_waits_and_what_serves(edge: Edge) -> None:
     assert "`mmmmmmmmmmmmmmmm` for pneumonia at edge" in said
     assert "truncated" in said
     assert "ingest-0" in said
+
+
+def test_operations_warn_of_a_shipping_backlog_and_name_what_hinders_it(edge: Edge) -> None:
+    assert "Shipping" not in text(draw("operations")).replace("Shipping backlog", "")
+    ledger.report(edge.database, "shipper", {"sealed": 3, "over_limit": 0, "trouble": "StoreFull"})
+    assert "Shipping waits. What hinders it: StoreFull." in text(draw("operations"))
+    ledger.report(edge.database, "shipper", {"sealed": 3, "over_limit": 1, "trouble": "ClockSkewed"})
+    assert "Shipping is behind" in (warning := draw("operations").warning[0].value)
+    assert "ClockSkewed" in warning
 
 
 @pytest.mark.parametrize("module", PAGES)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from edgerad.parcels import MANIFEST_FILE, OBJECT_FILE
+from edgerad import keyring
+from edgerad.parcels import SEALED_FILE, WAYBILL_FILE
 from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.records import DeidRecord, Shipment, now
 from edgerad.settings import load_settings
@@ -43,7 +44,7 @@ def test_a_file_that_crashes_its_process_or_kills_its_actor_spoils_no_other(
         "junk": "unreadable",
         "other": "sealed",
     }
-    names = {}
+    names: dict[str, str] = {}
     for name in expected:
         data = b"junk" if name == "junk" else to_dicom(render(random_spec(len(names), size=320)))
         names[world.arrive(data, f"a/{name}.dcm")] = name
@@ -55,6 +56,7 @@ def test_a_file_that_crashes_its_process_or_kills_its_actor_spoils_no_other(
             "secret_key": {"value": "sk"},
         },
         ship={"actors": 2},
+        core={"parcel_public_key": keyring.public_text(world.secrets.parcels)},
     )
     command = ("env", f"POISON_FOLDER={tmp_path}", sys.executable, POISONED)
     outcomes = list(pipeline.run(settings, pipeline.queued(world.database, now(), 10), command))
@@ -70,7 +72,7 @@ def test_a_file_that_crashes_its_process_or_kills_its_actor_spoils_no_other(
     }
     parcels = {outcome.parcel_id for outcome in outcomes if isinstance(outcome, Sealed)}
     kept = {item.key for item in world.outbox.list()}
-    assert kept == {f"{parcel}/{file}" for parcel in parcels for file in (OBJECT_FILE, MANIFEST_FILE)}
+    assert kept == {f"{parcel}/{file}" for parcel in parcels for file in (SEALED_FILE, WAYBILL_FILE)}
 
     orphan = int((tmp_path / "kills-its-actor.log").read_text().split()[0])
     deadline = time.monotonic() + GONE_WITHIN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -34,7 +35,8 @@ def start(folder: Path) -> Iterator[Callable[..., Worker]]:
     """Starts a worker whose images are poisoned by their keys."""
     made: list[Worker] = []
     keys = {"access_key": {"value": "ak"}, "secret_key": {"value": "sk"}}
-    settings = load_settings(data_dir=folder, store={"endpoint_url": "http://127.0.0.1:9", **keys})
+    core = {"parcel_public_key": base64.b64encode(bytes(range(32))).decode()}
+    settings = load_settings(data_dir=folder, store={"endpoint_url": "http://127.0.0.1:9", **keys}, core=core)
     environment = {**settings.environment(), "POISON_FOLDER": str(folder)}
 
     def worker(command: tuple[str, ...]) -> Worker:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -15,16 +15,23 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydicom import Dataset, dcmread, dcmwrite
 
+from edgerad import envelope
 from edgerad.database import Database
-from edgerad.parcels import ParcelManifest, manifest_key, object_key
+from edgerad.parcels import WAYBILL, ParcelManifest, context, packed, sealed_key, waybill_key
 from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.store import Head, Listed, ObjectGone, ObjectStore, ObjectTooLarge, StoreConfig, Stored, StoreUnavailable
 from ship import headers, pixels
 from ship.keys import SiteKey
+from train import intake
 
 KEY = SiteKey(bytes(range(32)))
+EDGE_NAME = "north"
+EDGE, CORE = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))
+PARCELS, OLD_PARCELS = (X25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (3, 4))
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -97,16 +104,17 @@ def _etag(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
+def public(key: Ed25519PrivateKey | X25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes_raw()
+
+
 @dataclass(frozen=True)
 class Parcel:
-    """One parcel as an edge sends it; `change` returns one with another manifest or object."""
+    """One parcel as an edge sends it."""
 
     data: bytes
     manifest: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def edge_id(self) -> str:
-        return str(self.manifest["edge_id"])
+    edge_id = EDGE_NAME
 
     @property
     def parcel_id(self) -> str:
@@ -115,10 +123,10 @@ class Parcel:
     def with_data(self, data: bytes) -> Parcel:
         """Return it with other content and the size and digest that belong to it."""
         fitting = {"object_sha256": hashlib.sha256(data).hexdigest(), "object_bytes": len(data)}
-        return Parcel(data, {**self.manifest, **fitting})
+        return replace(self, data=data, manifest={**self.manifest, **fitting})
 
     def with_manifest(self, **changes: Any) -> Parcel:
-        return Parcel(self.data, {**self.manifest, **changes})
+        return replace(self, manifest={**self.manifest, **changes})
 
     def edited(self, edit: Callable[[Dataset], None]) -> Parcel:
         """Return it with its DICOM header changed."""
@@ -128,10 +136,21 @@ class Parcel:
         dcmwrite(buffer, dataset)
         return self.with_data(buffer.getvalue())
 
-    def send(self, store: ObjectStore) -> None:
-        """Write the object, then the manifest."""
-        store.put(object_key(self.edge_id, self.parcel_id), self.data)
-        store.put(manifest_key(self.edge_id, self.parcel_id), json.dumps(self.manifest).encode())
+    def send(self, store: ObjectStore, waybill: Mapping[str, Any] | None = None, raw: bytes | None = None) -> None:
+        """Seal, sign and write it, with other values on the waybill, or another manifest inside, if some are given."""
+        manifest = json.dumps(self.manifest).encode() if raw is None else raw
+        sealed = envelope.seal(packed(manifest, self.data), public(PARCELS), context(EDGE_NAME, self.parcel_id))
+        told: dict[str, Any] = {
+            "parcel_id": self.parcel_id,
+            "edge_id": EDGE_NAME,
+            "core_key": envelope.key_id(public(PARCELS)),
+            "sealed_sha256": hashlib.sha256(sealed).hexdigest(),
+            "sealed_bytes": len(sealed),
+            "sealed_at": AT.isoformat(),
+            **(waybill or {}),
+        }
+        store.put(sealed_key(EDGE_NAME, self.parcel_id), sealed)
+        store.put(waybill_key(EDGE_NAME, self.parcel_id), envelope.sign(WAYBILL, json.dumps(told).encode(), EDGE))
 
 
 @cache
@@ -147,7 +166,7 @@ def _clean_dicom(number: int, positive: bool) -> tuple[bytes, str]:
     return buffer.getvalue(), str(dataset.PatientID)
 
 
-def _parcel(number: int = 0, *, positive: bool = True, picture: bool = False, edge_id: str = "north") -> Parcel:
+def _parcel(number: int = 0, *, positive: bool = True, picture: bool = False) -> Parcel:
     data, patient = _clean_dicom(number, positive)
     media_type = "application/dicom"
     if picture:
@@ -155,8 +174,8 @@ def _parcel(number: int = 0, *, positive: bool = True, picture: bool = False, ed
         data, media_type = pixels.encode_png(cv2.resize(grey, None, fx=1, fy=1)), "image/png"
     manifest = {
         "schema_version": 1,
-        "parcel_id": hashlib.sha256(f"{edge_id} {number} {picture}".encode()).hexdigest()[:32],
-        "edge_id": edge_id,
+        "parcel_id": hashlib.sha256(f"{number} {picture}".encode()).hexdigest()[:32],
+        "edge_id": EDGE_NAME,
         "patient": patient,
         "study": KEY.uid(str(number)),
         "media_type": media_type,
@@ -177,7 +196,7 @@ def _parcel(number: int = 0, *, positive: bool = True, picture: bool = False, ed
 
 @pytest.fixture
 def make_parcel() -> Callable[..., Parcel]:
-    """Makes a parcel: number, positive, picture (PNG in the place of DICOM), edge_id."""
+    """Makes a parcel: number, positive, picture (PNG in the place of DICOM)."""
     return _parcel
 
 
@@ -194,3 +213,10 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def store() -> MemoryStore:
     """An empty store that can be told to fail."""
     return MemoryStore()
+
+
+@pytest.fixture
+def desk() -> intake.Desk:
+    """A core's desk that knows the edge, with its key of now and the one before."""
+    opening = {envelope.key_id(public(key)): key for key in (PARCELS, OLD_PARCELS)}
+    return intake.Desk("pneumonia", {EDGE_NAME: (public(EDGE),)}, opening, CORE)

@@ -135,14 +135,16 @@ def test_only_usable_labels_of_the_training_split_are_learned_from_and_counted(b
     assert cases.new_labels(bench.database, FINDING) == 1
 
 
-def test_all_cases_of_a_patient_are_on_one_side_for_ever(bench: Bench, make_parcel: Callable[..., Any]) -> None:
+def test_all_cases_of_a_patient_are_on_one_side_for_ever(
+    bench: Bench, make_parcel: Callable[..., Any], desk: intake.Desk
+) -> None:
     patients = ["B" * 16, "D" * 16]
     for number in range(6):
         parcel = make_parcel(number % 2, picture=True).with_manifest(
             patient=patients[number % 2], parcel_id=f"{number:032x}"
         )
         parcel.send(bench.store)
-        assert intake.take_in(bench.store, bench.database, FINDING).accepted == 1
+        assert intake.take_in(bench.store, bench.database, desk).accepted == 1
     with bench.database.read() as session:
         rows = list(session.scalars(select(CoreCase)))
     sides = {(row.patient, row.split) for row in rows}

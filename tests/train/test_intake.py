@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,19 +14,21 @@ from pydicom.sequence import Sequence
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from edgerad import envelope
 from edgerad.audit import verify
 from edgerad.database import Database
-from edgerad.parcels import INBOX, Receipt, manifest_key, object_key, receipt_key
-from edgerad.records import Audit, CoreCase
+from edgerad.metrics import render
+from edgerad.parcels import INBOX, RECEIPT, WAYBILL, Receipt, receipt_key, sealed_key, waybill_key
+from edgerad.records import Audit, CoreCase, DeadLetter
 from edgerad.store import StoreUnavailable
 from serve.decode import decode
+from tests.train.conftest import CORE, EDGE, OLD_PARCELS, public
 from train import clean, intake
-
-FINDING = "pneumonia"
 
 
 def receipt_of(store: Any, parcel: Any) -> Receipt:
-    return Receipt.model_validate_json(store.get(receipt_key(parcel.edge_id, parcel.parcel_id)))
+    signed = store.get(receipt_key(parcel.edge_id, parcel.parcel_id))
+    return Receipt.model_validate_json(envelope.verified(RECEIPT, signed, [public(CORE)]))
 
 
 def cases(database: Database) -> list[CoreCase]:
@@ -39,11 +43,11 @@ def audits(database: Database) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("picture", [False, True], ids=["dicom", "png"])
 def test_a_whole_parcel_becomes_a_case_with_a_receipt(
-    store: Any, database: Database, make_parcel: Callable[..., Any], picture: bool
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any], picture: bool
 ) -> None:
     parcel = make_parcel(picture=picture)
     parcel.send(store)
-    taken = intake.take_in(store, database, FINDING)
+    taken = intake.take_in(store, database, desk)
     assert (taken.accepted, taken.refused, taken.stuck) == (1, 0, 0)
     (case,) = cases(database)
     assert store.get(case.object_key) == parcel.data
@@ -52,17 +56,18 @@ def test_a_whole_parcel_becomes_a_case_with_a_receipt(
     assert case.manifest["parcel_id"] == parcel.parcel_id
     receipt = receipt_of(store, parcel)
     assert receipt.accepted
-    assert receipt.object_sha256 == case.object_digest == parcel.manifest["object_sha256"]
+    assert case.object_digest == parcel.manifest["object_sha256"]
+    assert (receipt.reason, receipt.parcel_id) == ("received", parcel.parcel_id)
     assert list(store.list(INBOX)) == []
 
 
-def test_an_object_without_its_manifest_is_left_alone(
-    store: Any, database: Database, make_parcel: Callable[..., Any]
+def test_a_parcel_without_its_waybill_is_left_alone(
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any]
 ) -> None:
     parcel = make_parcel()
-    store.put(object_key(parcel.edge_id, parcel.parcel_id), parcel.data)
-    assert intake.take_in(store, database, FINDING) == intake.Taken()
-    assert store.exists(object_key(parcel.edge_id, parcel.parcel_id))
+    store.put(sealed_key(parcel.edge_id, parcel.parcel_id), parcel.data)
+    assert intake.take_in(store, database, desk) == intake.Taken()
+    assert store.exists(sealed_key(parcel.edge_id, parcel.parcel_id))
 
 
 def no(keyword: str) -> Callable[[Dataset], None]:
@@ -118,11 +123,16 @@ def set_source(dataset: Dataset) -> None:
     ],
 )
 def test_what_may_still_identify_is_refused_and_not_kept(
-    store: Any, database: Database, make_parcel: Callable[..., Any], edit: Callable[[Dataset], None], reason: str
+    store: Any,
+    database: Database,
+    desk: intake.Desk,
+    make_parcel: Callable[..., Any],
+    edit: Callable[[Dataset], None],
+    reason: str,
 ) -> None:
     parcel = make_parcel().edited(edit)
     parcel.send(store)
-    taken = intake.take_in(store, database, FINDING)
+    taken = intake.take_in(store, database, desk)
     assert taken.refused == 1
     receipt = receipt_of(store, parcel)
     assert (receipt.accepted, receipt.reason) == (False, reason)
@@ -132,7 +142,7 @@ def test_what_may_still_identify_is_refused_and_not_kept(
 
 
 def test_a_picture_with_a_text_chunk_is_refused(
-    store: Any, database: Database, make_parcel: Callable[..., Any]
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any]
 ) -> None:
     import struct
     import zlib
@@ -148,7 +158,7 @@ def test_a_picture_with_a_text_chunk_is_refused(
     ):
         changed = parcel.with_data(data)
         changed.send(store)
-        intake.take_in(store, database, FINDING)
+        intake.take_in(store, database, desk)
         assert receipt_of(store, parcel).reason == reason
 
 
@@ -166,47 +176,141 @@ def test_a_picture_with_a_text_chunk_is_refused(
         ({"edge_id": "south"}, "manifest-mismatch"),
         ({"parcel_id": "f" * 32}, "manifest-mismatch"),
         ({"finding": "fracture"}, "finding-unknown"),
-        ({"object_bytes": 5}, "size-mismatch"),
-        ({"object_bytes": 2**40}, "too-large"),
-        ({"object_sha256": "0" * 64}, "digest-mismatch"),
+        ({"object_bytes": 5}, "object-mismatch"),
+        ({"object_sha256": "0" * 64}, "object-mismatch"),
     ],
 )
 def test_a_manifest_that_is_garbage_or_does_not_fit_is_refused(
-    store: Any, database: Database, make_parcel: Callable[..., Any], raw: Any, reason: str
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any], raw: Any, reason: str
 ) -> None:
     parcel = make_parcel()
     data = raw if isinstance(raw, bytes) else json.dumps({**parcel.manifest, **raw}).encode()
-    store.put(object_key(parcel.edge_id, parcel.parcel_id), parcel.data)
-    store.put(manifest_key(parcel.edge_id, parcel.parcel_id), data)
-    assert intake.take_in(store, database, FINDING).refused == 1
+    parcel.send(store, raw=data)
+    assert intake.take_in(store, database, desk).refused == 1
     assert receipt_of(store, parcel).reason == reason
     assert list(store.list(INBOX)) == []
-    assert intake.take_in(store, database, FINDING) == intake.Taken()
+    assert intake.take_in(store, database, desk) == intake.Taken()
 
 
-def test_a_manifest_without_its_object_is_refused(
-    store: Any, database: Database, make_parcel: Callable[..., Any]
+@pytest.mark.parametrize(
+    ("waybill", "reason"),
+    [
+        ({"parcel_id": "f" * 32}, "waybill-mismatch"),
+        ({"edge_id": "south"}, "waybill-mismatch"),
+        ({"comment": "Jane Roe"}, "waybill-invalid"),
+        ({"schema_version": 2}, "waybill-invalid"),
+        ({"core_key": "0" * 16}, "core-key-unknown"),
+        ({"core_key": envelope.key_id(public(OLD_PARCELS))}, "unsealing-failed"),
+        ({"sealed_bytes": 100}, "size-mismatch"),
+        ({"sealed_bytes": 2**40}, "too-large"),
+        ({"sealed_sha256": "0" * 64}, "digest-mismatch"),
+    ],
+)
+def test_a_waybill_that_does_not_fit_is_refused(
+    store: Any,
+    database: Database,
+    desk: intake.Desk,
+    make_parcel: Callable[..., Any],
+    waybill: dict[str, Any],
+    reason: str,
+) -> None:
+    parcel = make_parcel()
+    parcel.send(store, waybill)
+    assert intake.take_in(store, database, desk).refused == 1
+    assert receipt_of(store, parcel).reason == reason
+    assert (cases(database), list(store.list(INBOX))) == ([], [])
+
+
+def other_key(waybill: bytes) -> bytes:
+    return envelope.sign(WAYBILL, waybill, CORE)
+
+
+def as_a_receipt(waybill: bytes) -> bytes:
+    return envelope.sign(RECEIPT, waybill, EDGE)
+
+
+def changed_after_signing(waybill: bytes) -> bytes:
+    signed = json.loads(envelope.sign(WAYBILL, waybill, EDGE))
+    payload = {**json.loads(waybill), "sealed_bytes": 99}
+    return json.dumps({**signed, "payload": base64.b64encode(json.dumps(payload).encode()).decode()}).encode()
+
+
+def without_signature(waybill: bytes) -> bytes:
+    return json.dumps({**json.loads(envelope.sign(WAYBILL, waybill, EDGE)), "signatures": []}).encode()
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [other_key, as_a_receipt, changed_after_signing, without_signature, lambda waybill: waybill, lambda _: b"x"],
+)
+def test_a_waybill_that_the_edge_has_not_signed_is_refused(
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any], forge: Callable[[bytes], bytes]
 ) -> None:
     parcel = make_parcel()
     parcel.send(store)
-    store.delete(object_key(parcel.edge_id, parcel.parcel_id))
-    assert intake.take_in(store, database, FINDING).refused == 1
+    key = waybill_key(parcel.edge_id, parcel.parcel_id)
+    store.put(key, forge(envelope.verified(WAYBILL, store.get(key), [public(EDGE)])))
+    assert intake.take_in(store, database, desk).refused == 1
+    assert receipt_of(store, parcel).reason == "signature-invalid"
+    assert (cases(database), list(store.list(INBOX))) == ([], [])
+
+
+def test_an_edge_may_have_two_keys_while_it_changes_them_and_a_stranger_none(
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any]
+) -> None:
+    parcel = make_parcel()
+    parcel.send(store)
+    assert intake.take_in(store, database, replace(desk, edges={})).refused == 1
+    assert receipt_of(store, parcel).reason == "edge-unknown"
+    parcel.send(store)
+    both = replace(desk, edges={parcel.edge_id: (public(CORE), public(EDGE))})
+    assert intake.take_in(store, database, both).accepted == 1
+
+
+def test_a_refusal_is_loud_until_the_parcel_is_taken(
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any]
+) -> None:
+    parcel = make_parcel()
+    for _ in range(2):
+        parcel.edited(put("InstitutionName", "St. Elsewhere")).send(store)
+        intake.take_in(store, database, desk)
+    with database.read() as session:
+        (letter,) = session.scalars(select(DeadLetter))
+    assert (letter.reason, letter.source, letter.replayed_at) == ("identifying-attribute", "parcel", None)
+    assert "Elsewhere" not in letter.detail + letter.record + letter.position
+    page = render(database).decode()
+    assert 'edgerad_parcels_refused_total{reason="identifying-attribute"} 1.0' in page
+    assert 'edgerad_dead_letters{reason="identifying-attribute"} 1.0' in page
+    parcel.send(store)
+    assert intake.take_in(store, database, desk).accepted == 1
+    page = render(database).decode()
+    assert 'edgerad_dead_letters{reason="identifying-attribute"}' not in page
+    assert "edgerad_parcels_received_total 1.0" in page
+
+
+def test_a_waybill_without_its_parcel_is_refused(
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any]
+) -> None:
+    parcel = make_parcel()
+    parcel.send(store)
+    store.delete(sealed_key(parcel.edge_id, parcel.parcel_id))
+    assert intake.take_in(store, database, desk).refused == 1
     assert receipt_of(store, parcel).reason == "object-missing"
 
 
 def test_keys_that_are_no_parcels_are_counted_and_left(
-    store: Any, database: Database, make_parcel: Callable[..., Any]
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any]
 ) -> None:
-    for key in ("readme", "north/x/manifest.json", "North/" + "a" * 32 + "/manifest.json", "north/" + "a" * 32 + "/x"):
+    for key in ("readme", "north/x/waybill.json", "North/" + "a" * 32 + "/waybill.json", "north/" + "a" * 32 + "/x"):
         store.put(INBOX + key, b"{}")
     make_parcel().send(store)
-    taken = intake.take_in(store, database, FINDING)
+    taken = intake.take_in(store, database, desk)
     assert (taken.accepted, taken.strays) == (1, 4)
     assert len(list(store.list(INBOX))) == 4
 
 
 def test_one_parcel_that_breaks_the_code_holds_up_no_other(
-    store: Any, database: Database, make_parcel: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = make_parcel(1), make_parcel(2)
     first.send(store)
@@ -219,27 +323,27 @@ def test_one_parcel_that_breaks_the_code_holds_up_no_other(
         real(data, media_type, patient)
 
     monkeypatch.setattr(clean, "check", breaks)
-    taken = intake.take_in(store, database, FINDING)
+    taken = intake.take_in(store, database, desk)
     assert (taken.accepted, taken.stuck) == (1, 1)
     monkeypatch.setattr(clean, "check", real)
-    assert intake.take_in(store, database, FINDING).accepted == 1
+    assert intake.take_in(store, database, desk).accepted == 1
     assert len(cases(database)) == 2
 
 
 def test_a_refused_parcel_may_come_again_and_an_accepted_one_stays_what_it_was(
-    store: Any, database: Database, make_parcel: Callable[..., Any]
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any]
 ) -> None:
     good = make_parcel()
-    good.with_manifest(object_sha256="0" * 64).send(store)
-    intake.take_in(store, database, FINDING)
+    good.send(store, {"sealed_sha256": "0" * 64})
+    intake.take_in(store, database, desk)
     assert not receipt_of(store, good).accepted
     good.send(store)
-    intake.take_in(store, database, FINDING)
+    intake.take_in(store, database, desk)
     assert receipt_of(store, good).accepted
     make_parcel(3).with_manifest(parcel_id=good.parcel_id).send(store)
-    assert intake.take_in(store, database, FINDING).repeated == 1
+    assert intake.take_in(store, database, desk).repeated == 1
     (case,) = cases(database)
-    assert receipt_of(store, good).object_sha256 == case.object_digest == good.manifest["object_sha256"]
+    assert case.object_digest == good.manifest["object_sha256"]
     assert store.get(case.object_key) == good.data
 
 
@@ -247,7 +351,7 @@ def end_state(store: Any, database: Database) -> tuple[Any, ...]:
     rows = [(case.case_id, case.object_key, case.object_digest, case.split) for case in cases(database)]
     receipts = {}
     for item in store.list("receipts/"):
-        receipt = Receipt.model_validate_json(store.get(item.key))
+        receipt = Receipt.model_validate_json(envelope.verified(RECEIPT, store.get(item.key), [public(CORE)]))
         receipts[item.key] = (receipt.accepted, receipt.reason)
     return rows, sorted(item.key for item in store.list()), receipts, audits(database)
 
@@ -255,7 +359,7 @@ def end_state(store: Any, database: Database) -> tuple[Any, ...]:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("bad", [False, True], ids=["accepted", "refused"])
 def test_a_crash_between_any_two_steps_changes_nothing_in_the_end(
-    store: Any, tmp_path: Any, make_parcel: Callable[..., Any], after: bool, bad: bool
+    store: Any, tmp_path: Any, desk: intake.Desk, make_parcel: Callable[..., Any], after: bool, bad: bool
 ) -> None:
     parcel = make_parcel()
     if bad:
@@ -269,12 +373,12 @@ def test_a_crash_between_any_two_steps_changes_nothing_in_the_end(
         store.fail(None if step == 0 else step - 1, after)
         failed = False
         try:
-            intake.take_in(store, database, FINDING)
+            intake.take_in(store, database, desk)
         except StoreUnavailable:
             failed = True
         writes = store.writes
         store.fail(None)
-        intake.take_in(store, database, FINDING)
+        intake.take_in(store, database, desk)
         found = end_state(store, database)
         assert verify(database)[1] is None
         database.close()
@@ -290,7 +394,7 @@ def test_a_crash_between_any_two_steps_changes_nothing_in_the_end(
 
 
 def test_a_database_that_fails_loses_nothing(
-    store: Any, database: Database, make_parcel: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parcel = make_parcel()
     parcel.send(store)
@@ -301,10 +405,10 @@ def test_a_database_that_fails_loses_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(intake, "_insert", locked)
         with pytest.raises(OperationalError):
-            intake.take_in(store, database, FINDING)
-    assert store.exists(manifest_key(parcel.edge_id, parcel.parcel_id))
+            intake.take_in(store, database, desk)
+    assert store.exists(waybill_key(parcel.edge_id, parcel.parcel_id))
     assert not store.exists(receipt_key(parcel.edge_id, parcel.parcel_id))
-    assert intake.take_in(store, database, FINDING).accepted == 1
+    assert intake.take_in(store, database, desk).accepted == 1
 
 
 def test_the_split_follows_the_patient_for_ever() -> None:
