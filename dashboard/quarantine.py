@@ -167,7 +167,7 @@ def _draw(found: Picture, case: Waiting, boxes: list[tuple[Rectangle, bool]]) ->
 
 
 def _outline(image: npt.NDArray[np.uint8], box: Rectangle, colour: tuple[int, int, int], zoom: float) -> None:
-    thickness = max(1, round(max(image.shape) / (700 * zoom)))
+    thickness = max(1, round(max(image.shape) / (450 * zoom)))
     cv2.rectangle(image, (box[0], box[1]), (box[2] - 1, box[3] - 1), colour, thickness)
 
 

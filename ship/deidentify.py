@@ -27,6 +27,7 @@ from ship import pixels as px
 from ship.boxes import Box
 from ship.identity import Identity, identity_of
 from ship.keys import SiteKey
+from ship.release import Release, as_record, fill_by_hand
 from ship.verify import NotClean, verify_dicom, verify_png
 
 DICOM, PNG = "application/dicom", "image/png"
@@ -45,6 +46,7 @@ class Reason(StrEnum):
     TOO_MUCH_TEXT = "too-much-text"
     ENGINES_DISAGREE = "engines-disagree"
     BURNED_IN_NOT_FOUND = "burned-in-text-not-found"
+    TEXT_LEFT = "text-left"
     NOT_VERIFIED = "not-verified"
     INTERNAL = "internal-error"
 
@@ -54,6 +56,7 @@ _DOUBTS: dict[redaction.Doubt, Reason] = {
     "too-much-text": Reason.TOO_MUCH_TEXT,
     "engines-disagree": Reason.ENGINES_DISAGREE,
     "still-read": Reason.NOT_VERIFIED,
+    "text-left": Reason.TEXT_LEFT,
 }
 
 
@@ -94,6 +97,14 @@ class Quarantined:
     record: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What comes with one image besides its bytes."""
+
+    hints: tuple[str, ...]
+    release: Release | None
+
+
 class _Stop(Exception):
     def __init__(self, reason: Reason, detail: str, boxes: Iterable[Box] = ()) -> None:
         super().__init__(reason)
@@ -101,27 +112,35 @@ class _Stop(Exception):
 
 
 def deidentify(
-    data: bytes, key: SiteKey | None, options: Options | None = None, *, hints: Iterable[str] = ()
+    data: bytes,
+    key: SiteKey | None,
+    options: Options | None = None,
+    *,
+    hints: Iterable[str] = (),
+    release: Release | None = None,
 ) -> Clean | Quarantined:
     """De-identify a DICOM object, JPEG or PNG; `hints` are texts (file name, object key) that may name the patient.
 
     Never raises on any input: what cannot be proven clean is quarantined. A DICOM object stays one (Explicit VR Little
-    Endian); a picture becomes a PNG made of its pixels alone.
+    Endian); a picture becomes a PNG made of its pixels alone. With a `release` the boxes are a person's, and everything
+    is verified as without.
     """
     options = options or Options()
     record: dict[str, Any] = {"version": 1, "software": f"edgerad {__version__}", "verified": False}
     try:
-        clean, media_type, patient = _made(data, key, options, tuple(hints), record)
+        clean, media_type, patient = _made(data, key, options, _Case(tuple(hints), release), record)
     except _Stop as stop:
         return _quarantined(stop, record)
-    except Exception as error:  # noqa: BLE001 - fail closed, whatever it was; the text of an exception may quote a value
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - fail closed: a decoder's panic is no Exception, and its text may quote
         return _quarantined(_Stop(Reason.INTERNAL, f"{type(error).__name__} was raised"), record)
     record |= {"verified": True, "output": hashlib.sha256(clean).hexdigest(), "media_type": media_type}
     return Clean(clean, media_type, patient, record)
 
 
 def _made(
-    data: bytes, key: SiteKey | None, options: Options, hints: tuple[str, ...], record: dict[str, Any]
+    data: bytes, key: SiteKey | None, options: Options, case: _Case, record: dict[str, Any]
 ) -> tuple[bytes, str, str]:
     if key is None:
         raise _Stop(Reason.KEY_MISSING, "the site secret is missing: set ship.site_secret")
@@ -130,9 +149,9 @@ def _made(
     # Keyed: a bare digest would let whoever holds the original recognise it.
     record["source"] = key.digest("source", "", source_digest).hex()
     if data[128:132] == b"DICM":
-        return _dicom(data, key, options, hints, record)
+        return _dicom(data, key, options, case, record)
     if data[:3] == b"\xff\xd8\xff" or data.startswith(px.PNG):
-        clean, media_type = _picture(data, options, hints, record)
+        clean, media_type = _picture(data, options, case, record)
         # Nothing says whose picture it is: each one is a patient of its own.
         return clean, media_type, key.identifier("picture", "", source_digest.hex())
     raise _Stop(Reason.UNREADABLE, "neither a DICOM file nor a JPEG or PNG")
@@ -143,9 +162,7 @@ def _quarantined(stop: _Stop, record: dict[str, Any]) -> Quarantined:
     return Quarantined(stop.reason, stop.detail, stop.boxes, record)
 
 
-def _dicom(
-    data: bytes, key: SiteKey, options: Options, hints: tuple[str, ...], record: dict[str, Any]
-) -> tuple[bytes, str, str]:
+def _dicom(data: bytes, key: SiteKey, options: Options, case: _Case, record: dict[str, Any]) -> tuple[bytes, str, str]:
     source = _parse(data)
     if str(source.get("SOPClassUID", "")) not in options.sop_classes:
         raise _Stop(Reason.SOP_CLASS, "this kind of DICOM object is not shipped")
@@ -156,10 +173,10 @@ def _dicom(
     except headers.NoPatient:
         raise _Stop(Reason.PATIENT_ID_MISSING, "PatientID (0010,0020) is missing") from None
     pixels = _decoded(lambda: px.decode_dicom(source, options.max_pixels))
-    identity = identity_of(source, hints)
+    identity = identity_of(source, case.hints)
     inverted = str(source.PhotometricInterpretation) == "MONOCHROME1"
-    redacted, boxes = _redact_text(pixels, identity, options, record, inverted=inverted)
-    if str(source.get("BurnedInAnnotation", "")).strip().upper() == "YES" and not boxes:
+    redacted, boxes = _redact_text(pixels, identity, options, case.release, record, inverted=inverted)
+    if str(source.get("BurnedInAnnotation", "")).strip().upper() == "YES" and not boxes and case.release is None:
         raise _Stop(Reason.BURNED_IN_NOT_FOUND, "BurnedInAnnotation (0028,0301) is YES, and no text was found")
     target = header.dataset
     px.attach(target, redacted, source)
@@ -212,10 +229,10 @@ def _transfer_syntax(data: bytes) -> str:
     return str(meta.get("TransferSyntaxUID", ""))
 
 
-def _picture(data: bytes, options: Options, hints: tuple[str, ...], record: dict[str, Any]) -> tuple[bytes, str]:
+def _picture(data: bytes, options: Options, case: _Case, record: dict[str, Any]) -> tuple[bytes, str]:
     pixels = _decoded(lambda: px.decode_picture(data, options.max_pixels))
-    identity = identity_of(Dataset(), hints)
-    redacted, boxes = _redact_text(pixels, identity, options, record, inverted=False)
+    identity = identity_of(Dataset(), case.hints)
+    redacted, boxes = _redact_text(pixels, identity, options, case.release, record, inverted=False)
     clean = px.encode_png(redacted)
     try:
         verify_png(clean, pixels, boxes, identity, options.max_pixels)
@@ -241,13 +258,23 @@ def _written(dataset: Dataset) -> bytes:
 
 
 def _redact_text(
-    pixels: px.Pixels, identity: Identity, options: Options, record: dict[str, Any], *, inverted: bool
+    pixels: px.Pixels,
+    identity: Identity,
+    options: Options,
+    release: Release | None,
+    record: dict[str, Any],
+    *,
+    inverted: bool,
 ) -> tuple[px.Pixels, tuple[Box, ...]]:
     try:
         record["text_engines"] = redaction.versions(options.threads)
-        done = redaction.redact_text(
-            pixels, identity, max_share=options.max_redacted, inverted=inverted, threads=options.threads
-        )
+        if release is None:
+            done = redaction.redact_text(
+                pixels, identity, max_share=options.max_redacted, inverted=inverted, threads=options.threads
+            )
+        else:
+            record |= as_record(release)
+            done = fill_by_hand(pixels, identity, release, inverted=inverted, threads=options.threads)
     except redaction.Doubtful as doubt:
         raise _Stop(_DOUBTS[doubt.why], doubt.detail, doubt.boxes) from None
     except Exception as error:  # noqa: BLE001 - engines that cannot be loaded find nothing

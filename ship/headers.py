@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import math
 import re
 import struct
@@ -13,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from edgerad import __version__
@@ -44,6 +45,7 @@ _MAX_DECIMAL = 1e12
 _MAX_ITEMS = 64
 _MAX_WORDS = 64
 _LUT_ENTRIES = 65536
+_PIXEL_DATA = 0x7FE00010
 
 
 class NoPatient(Exception):
@@ -84,8 +86,7 @@ def clean_header(source: Dataset, key: SiteKey, *, keep_characteristics: bool = 
         names = frozenset(re.findall(r"\w+", _text(source, "PatientName").upper()))
         signed = _text(source, "PixelRepresentation") == "1"
         maps = _Maps(key, _text(source, "IssuerOfPatientID"), patient_id, names, signed, counts)
-        rules = {**RULES, **CHARACTERISTICS} if keep_characteristics else RULES
-        target = _clean(source, rules, maps)
+        target = _clean(source, _rules(keep_characteristics), maps)
         if "ImageType" in target:
             target.ImageType = _image_type(target.ImageType)
         target.SpecificCharacterSet = "ISO_IR 192"
@@ -107,16 +108,22 @@ def _text(dataset: Dataset, keyword: str) -> str:
     return "" if value is None else str(value).strip(" \0")
 
 
-def _clean(source: Dataset, rules: Mapping[str, Rule], maps: _Maps) -> Dataset:
+@functools.cache
+def _rules(keep_characteristics: bool) -> Mapping[int, Rule]:
+    return _by_tag({**RULES, **CHARACTERISTICS} if keep_characteristics else RULES)
+
+
+def _by_tag(rules: Mapping[str, Rule]) -> Mapping[int, Rule]:
+    return {int(Tag(keyword)): rule for keyword, rule in rules.items()}
+
+
+def _clean(source: Dataset, rules: Mapping[int, Rule], maps: _Maps) -> Dataset:
     target = Dataset()
     # Tags, not elements: an element is parsed only when a rule wants it.
     for tag in list(source.keys()):
-        if tag.group in (0x0002, 0x7FE0) or tag.element == 0:
-            continue
-        keyword = "" if tag.is_private else keyword_for_tag(tag)
-        rule = rules.get(keyword) if keyword else None
+        rule = rules.get(tag)
         if rule is None:
-            maps.counts["removed"] += 1
+            maps.counts["removed"] += tag != _PIXEL_DATA
             continue
         try:
             vr, value, end = _apply(_known(source[tag], maps), rule, maps)
@@ -163,7 +170,8 @@ def _apply(element: DataElement, rule: Rule, maps: _Maps) -> tuple[str, Any, str
         case Action.WORDS:
             return vr, _words(_one(element), maps.names), "cleaned"
         case Action.ITEMS:
-            items = [_clean(item, rule.items or {}, maps) for item in _items(element)]
+            inner = _by_tag(rule.items or {})
+            items = [_clean(item, inner, maps) for item in _items(element)]
             return vr, Sequence([item for item in items if _whole(item, rule)]), "kept"
         case Action.CODES:
             known = [code for item in _items(element) if (code := _known_code(item)) is not None]

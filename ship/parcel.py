@@ -22,6 +22,7 @@ from edgerad.scoring import Triage
 from edgerad.store import ObjectGone, ObjectStore, ObjectTooLarge, StoreConfig, StoreUnavailable, config_from
 from ship.deidentify import Clean, Options, Quarantined, deidentify
 from ship.keys import KeyMissing, SiteKey, site_key
+from ship.release import release_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -46,6 +47,8 @@ class Order:
     calibration_version: str
     threshold_version: str
     why: str
+    release: dict[str, Any] | None = None
+    """Boxes by which a person released the image from quarantine."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def seal(order: Order, place: Workplace) -> Outcome:
     except (ObjectGone, ObjectTooLarge) as error:
         reason = "object-gone" if isinstance(error, ObjectGone) else "too-large"
         return Kept(order.shipment_id, reason, retry=False)
-    result = deidentify(data, key, place.options, hints=(order.key,))
+    result = deidentify(data, key, place.options, hints=(order.key,), release=release_of(order.release))
     if isinstance(result, Quarantined) or key is None:
         reason = result.reason.value if isinstance(result, Quarantined) else "key-missing"
         return Kept(order.shipment_id, reason, retry=False, record=result.record)

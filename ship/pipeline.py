@@ -52,6 +52,7 @@ def queued(database: Database, at: datetime, limit: int) -> list[Order]:
                 assessment.calibration_version,
                 assessment.threshold_version,
                 shipment.why,
+                shipment.release,
             )
             for shipment, image, assessment in session.execute(query)
         ]
@@ -103,7 +104,8 @@ def record(database: Database, outcome: Outcome, settings: ShipSettings, at: dat
             return
         verified = isinstance(outcome, Sealed)
         digest = outcome.object_sha256 if isinstance(outcome, Sealed) else None
-        identity = ids.digest("deid", outcome.shipment_id, digest or "")
+        # Of what it says as well: a release by hand can end in quarantine again, with other boxes.
+        identity = ids.digest("deid", outcome.shipment_id, digest or "", json.dumps(outcome.record, sort_keys=True))
         row = {
             "deid_record_id": identity,
             "image_id": shipment.image_id,

@@ -35,11 +35,12 @@ _TOKENS = frozenset((0x00281054, 0x00181160, 0x00283004))
 _PATIENT_ID, _PATIENT_NAME, _METHOD, _PIXEL_DATA = 0x00100020, 0x00100010, 0x00120063, 0x7FE00010
 _LUT_DATA, _META_VERSION = 0x00283006, 0x00020001
 _GROUPS = frozenset((0x0002, 0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x0040, 0x0054, 0x2050, 0x7FE0))
-_ENCODINGS = (
-    *("utf-8", "latin-1", "utf-16-le", "utf-16-be", "iso8859-2", "iso8859-4", "iso8859-5", "iso8859-6", "iso8859-7"),
+_UNICODE = ("utf-8", "utf-16-le", "utf-16-be")
+_NATIONAL = (
+    *("latin-1", "iso8859-2", "iso8859-4", "iso8859-5", "iso8859-6", "iso8859-7"),
     *("iso8859-8", "iso8859-9", "tis-620", "shift_jis", "euc_jp", "iso2022_jp_2", "euc_kr", "gb18030"),
 )
-"""Unicode, and the character sets of SpecificCharacterSet (0008,0005), PS3.3 C.12.1.1.2."""
+"""The character sets of SpecificCharacterSet (0008,0005), PS3.3 C.12.1.1.2; all of them write ASCII alike."""
 _MAX_DEPTH = 1
 
 
@@ -186,7 +187,8 @@ def scan(header: bytes, pixels: bytes, identity: Identity) -> None:
     """Look for the patient's values in raw bytes, whatever any parser makes of them; raises NotClean."""
     lowered, long = header.lower(), set()
     for text, anywhere in identity.spellings().items():
-        for needle in {raw for encoding in _ENCODINGS if (raw := _encoded(text, encoding))}:
+        encodings = _UNICODE if text.isascii() else _UNICODE + _NATIONAL
+        for needle in {raw for encoding in encodings if (raw := _encoded(text, encoding))}:
             if len(needle) >= IN_PIXELS:
                 long.add(needle)
             position = lowered.find(needle)

@@ -26,7 +26,6 @@ from ship import headers
 from ship import pixels as px
 from ship.header_rules import CHARACTERISTICS, RULES, WORDS, Action, meaning_of
 from ship.headers import NoPatient, clean_header
-from ship.identity import identity_of
 from ship.keys import SiteKey
 from tests.conftest import need
 from tests.ship.profile import EDITION, MARK, PAGE, leaves, profile, tables, torture
@@ -373,11 +372,3 @@ def test_counts_tell_how_many_and_never_what(tortured: tuple[FileDataset, Datase
     counts = clean_header(source, KEY).counts
     assert set(counts) == {"kept", "mapped", "emptied", "removed", "invalid", "cleaned"} - {"cleaned"}
     assert counts["removed"] > 600
-
-
-def test_the_identity_of_the_torture_file_is_found(tortured: tuple[FileDataset, Dataset, list[str]]) -> None:
-    source, clean, _ = tortured
-    spelled = identity_of(source).spellings()
-    assert len(spelled) > 5000
-    raw = written(clean)
-    assert [text for text, anywhere in spelled.items() if anywhere and text.encode() in raw] == []
