@@ -31,7 +31,9 @@ def _page() -> None:
     st.session_state["image_id"] = image_id
     left, right = st.columns((3, 2), gap="large")
     with left:
-        viewer.show(parts.edge_store(), view.image.key, view.image.etag, view.image.image_id)
+        newest = _primary(view)
+        activation = newest.activation if newest else None
+        viewer.show(parts.edge_store(), view.image.key, view.image.etag, view.image.image_id, activation)
     with right:
         _facts(view)
         _decide(view)

@@ -167,6 +167,7 @@ def _assess(session: Session, scored: Scored, policy: ShipPolicy, topic: str, do
         "finding": scored.finding,
         "probability": scored.probability,
         "logit": scored.logit,
+        "activation": scored.activation,
         "triage": scored.triage,
         "model_digest": scored.model_digest,
         "calibration_version": scored.calibration_version,

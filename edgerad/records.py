@@ -82,7 +82,10 @@ class Image(Record):
 
 
 class Assessment(Record):
-    """One model's assessment of one image; `role` is primary (it decided) or shadow (it only watched)."""
+    """One model's assessment of one image; `role` is primary (it decided) or shadow (it only watched).
+
+    `activation` holds the rows of the class activation map of the pass that decided: about 200 bytes.
+    """
 
     __tablename__ = "assessment"
     assessment_id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -90,6 +93,7 @@ class Assessment(Record):
     finding: Mapped[str] = mapped_column(String(64))
     probability: Mapped[float] = mapped_column(Float)
     logit: Mapped[float] = mapped_column(Float)
+    activation: Mapped[list[Any] | None]
     triage: Mapped[str] = mapped_column(String(16), index=True)
     model_digest: Mapped[str] = mapped_column(Id, index=True)
     calibration_version: Mapped[str] = mapped_column(String(64))

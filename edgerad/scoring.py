@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Triage = Literal["high", "unknown", "low"]
+ActivationMap = list[list[float]]
+"""Rows of cells over the image, top left first: what each says in logits; their mean is the image's logit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Scored:
     seconds: float
     header: dict[str, str] = field(default_factory=dict, repr=False)
     """DICOM keywords that clinicians read on a worklist; patient data: only for the edge's database."""
+    activation: ActivationMap | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ HEADER = {
     "PatientName": "Doe^Jane", "PatientID": "4711", "PatientBirthDate": "20190301", "StudyDate": "20260301",
     "StudyTime": "141500", "Modality": "DX", "ViewPosition": "PA",
 }  # fmt: skip
+MAP = [[-3.0] * 5, [-3.0, 9.0, -3.0, -3.0, -3.0], *[[-3.0] * 5] * 3]
 CLASSES: list[tuple[Triage, float]] = [("low", 0.03), ("high", 0.94), ("unknown", 0.5)]
 
 
@@ -68,7 +69,10 @@ def edge(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Edge:
     images = _images(settings.store.bucket, ObjectStore(config_from(settings.store)))
     ledger.register(database, images)
     outcomes: list[Outcome] = [
-        Scored(image.image_id, "pneumonia", p, 0.0, triage, "m" * 64, "cal-7", "thr-9", "litert", 0.01, HEADER)
+        Scored(
+            image.image_id, "pneumonia", p, 0.0, triage, "m" * 64, "cal-7", "thr-9", "litert", 0.01, HEADER,
+            activation=MAP,
+        )  # fmt: skip
         for image, (triage, p) in zip(images, CLASSES, strict=False)
     ]
     outcomes.append(Refused(images[3].image_id, "truncated", "cut", header={"PatientName": "Roe^Ann"}))

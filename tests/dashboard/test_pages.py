@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from streamlit.testing.v1 import AppTest
 
 from edgerad import decisions, ledger
 from edgerad.audit import verify
 from edgerad.database import Database
-from edgerad.records import Alert, CoreCase, Image, Label, Record, Review
+from edgerad.records import Alert, Assessment, CoreCase, Image, Label, Record, Review
 from tests.dashboard.conftest import Edge
 
 PAGES = ("worklist", "case", "label", "trends", "operations")
@@ -126,6 +126,29 @@ def test_the_case_shows_the_image_and_windows_it(edge: Edge) -> None:
     assert page.get("image")[0].proto.imgs[0].url != first, "another level, another picture"
     page.slider[2].set_value(2.0).run()
     assert [slider.label for slider in page.slider] == ["Level", "Window", "Zoom", "Across", "Down"]
+
+
+def test_the_evidence_is_tinted_in_only_when_a_reader_asks_and_never_without_the_caveat(edge: Edge) -> None:
+    page = draw("case", edge.alarming)
+    grey = page.get("image")[0].proto.imgs[0].url
+    assert "not why" not in text(page)
+    assert [toggle.label for toggle in page.toggle] == ["Invert", "Evidence"]
+    page.toggle[1].set_value(True).run()
+    assert not page.exception
+    tinted = page.get("image")[0].proto.imgs[0].url
+    assert tinted != grey
+    assert "where in the image the model found evidence, not why" in text(page)
+    (opacity,) = (slider for slider in page.slider if slider.label == "Opacity")
+    opacity.set_value(0.9).run()
+    assert page.get("image")[0].proto.imgs[0].url not in (grey, tinted)
+    page.toggle[1].set_value(False).run()
+    assert page.get("image")[0].proto.imgs[0].url == grey
+
+
+def test_an_assessment_without_a_map_offers_no_evidence(edge: Edge) -> None:
+    with edge.database.write() as session:
+        session.execute(update(Assessment).values(activation=None))
+    assert [toggle.label for toggle in draw("case", edge.alarming).toggle] == ["Invert"]
 
 
 def test_a_dead_store_or_a_gone_object_is_said(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:

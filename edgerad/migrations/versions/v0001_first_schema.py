@@ -190,6 +190,7 @@ def upgrade() -> None:
         sa.Column("finding", sa.String(length=64), nullable=False),
         sa.Column("probability", sa.Float(), nullable=False),
         sa.Column("logit", sa.Float(), nullable=False),
+        sa.Column("activation", sa.JSON(), nullable=True),
         sa.Column("triage", sa.String(length=16), nullable=False),
         sa.Column("model_digest", sa.String(length=64), nullable=False),
         sa.Column("calibration_version", sa.String(length=64), nullable=False),
