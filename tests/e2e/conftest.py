@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from sqlalchemy import select
 
 from deploy.ceph import Ceph
 from deploy.kafka import Kafka
+from edgerad import runfile
 from edgerad.database import Database
 from edgerad.records import Image, Record
 
@@ -94,13 +94,12 @@ def edgerad_up(tmp_path: Path) -> Iterator[Start]:
             )
         running = Running(process, Database(database_url), {}, data_dir, log)
         started.append(running)
-        file = data_dir / "run" / "edgerad.json"
         deadline = time.monotonic() + STARTS_WITHIN
-        while not file.exists():
+        while (found := runfile.read(data_dir)) is None or found.state != "running":
             assert process.poll() is None, f"edgerad did not start: {running.tail()}"
             assert time.monotonic() < deadline, f"edgerad did not start in time: {running.tail()}"
             time.sleep(0.2)
-        running.addresses.update(json.loads(file.read_text(encoding="utf-8"))["addresses"])
+        running.addresses.update(found.addresses)
         return running
 
     yield start
