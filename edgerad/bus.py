@@ -11,11 +11,20 @@ if TYPE_CHECKING:
     from edgerad.sections import KafkaSettings
 
 
+RECONNECT_MS = 2000
+"""Longest pause before another attempt to connect; kafka-python's own grows to 30 s, and so would each recovery."""
+
+
+START_MS = 10_000
+"""How long a start waits for a broker to answer."""
+
+
 def connection(settings: KafkaSettings) -> dict[str, Any]:
     """Return the keyword arguments by which every kafka-python client connects."""
     arguments: dict[str, Any] = {
         "bootstrap_servers": (settings.bootstrap_servers or "").split(","),
         "security_protocol": settings.security_protocol,
+        "reconnect_backoff_max_ms": RECONNECT_MS,
     }
     if settings.security_protocol.startswith("SASL"):
         arguments |= {
@@ -31,11 +40,39 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     return arguments | {name: str(path) for name, path in files.items() if path}
 
 
+def _client(kind: Callable[..., Any], *topics: str, **arguments: Any) -> Any:
+    """Return a client of a kind; raises KafkaError when no broker answers, leaving no thread or socket behind.
+
+    A consumer or admin client starts its thread before it connects, and kafka-python 3.0 leaves it running when that
+    fails: a reader that tries again through a long outage would run out of file descriptors.
+    """
+    from kafka.net.compat import KafkaNetClient
+
+    started: list[Any] = []
+
+    def start(**config: Any) -> Any:
+        started.append(KafkaNetClient(**config))
+        return started[-1]
+
+    try:
+        return kind(*topics, kafka_client=start, **arguments)
+    except BaseException:
+        for client in started:
+            client.close()
+        raise
+
+
 def producer(settings: KafkaSettings, **more: Any) -> KafkaProducer:
-    """Return a producer whose send is durable (acks=all) and not doubled by its own retries (idempotent)."""
+    """Return a producer whose send is durable (acks=all) and not doubled by its own retries (idempotent).
+
+    Raises KafkaError when no broker answers within `max_block_ms`, where given.
+    """
     from kafka import KafkaProducer
 
-    return KafkaProducer(**connection(settings), **({"acks": "all", "enable_idempotence": True} | more))
+    defaults = {"acks": "all", "enable_idempotence": True}
+    if "max_block_ms" in more:
+        defaults["bootstrap_timeout_ms"] = more["max_block_ms"]
+    return _client(KafkaProducer, **connection(settings), **(defaults | more))
 
 
 def sender(producer: KafkaProducer, settings: KafkaSettings, timeout: float = 10.0) -> Callable[..., None]:
@@ -58,7 +95,26 @@ def consumer(settings: KafkaSettings, *topics: str, **more: Any) -> KafkaConsume
         "session_timeout_ms": int(settings.session_timeout * 1000),
         "heartbeat_interval_ms": int(settings.session_timeout * 1000 / 5),
     }
-    return KafkaConsumer(*topics, **connection(settings), **(defaults | more))
+    return _client(KafkaConsumer, *topics, **connection(settings), **(defaults | more))
+
+
+def answers(settings: KafkaSettings, timeout: float) -> bool:
+    """Return whether a broker answers within `timeout` seconds."""
+    from kafka.admin import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    limit = int(timeout * 1000)
+    try:
+        admin = _client(KafkaAdminClient, **connection(settings), bootstrap_timeout_ms=limit, request_timeout_ms=limit)
+    except KafkaError:
+        return False
+    try:
+        admin.describe_cluster()
+    except KafkaError:
+        return False
+    finally:
+        admin.close()
+    return True
 
 
 def ensure_topics(settings: KafkaSettings) -> None:
@@ -66,7 +122,7 @@ def ensure_topics(settings: KafkaSettings) -> None:
     from kafka.admin import KafkaAdminClient, NewTopic
     from kafka.errors import TopicAlreadyExistsError
 
-    admin = KafkaAdminClient(**connection(settings))
+    admin = _client(KafkaAdminClient, **connection(settings), bootstrap_timeout_ms=START_MS)
     try:
         for name in (settings.topic_uploaded, settings.topic_assessed, settings.topic_deadletter):
             topic = NewTopic(name, settings.partitions, settings.replication_factor)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Produce = Callable[[Sequence[tuple[str, bytes]]], None]
 """Make (key, value) records durable in Kafka, all of them, or raise NotDurable."""
+READY_SECONDS = 5.0
+"""Longest wait for Kafka's answer when somebody asks whether the gateway is ready."""
 UNNAMED = "unnamed"
 """Kafka key of what names no object: a store's test event, a poisoned entry."""
 
@@ -235,21 +237,30 @@ class KafkaDoor:
 
     def __init__(self, settings: Settings) -> None:
         """Keep where to produce to."""
+        import threading
+
         self._kafka, self._timeout = settings.kafka, settings.gateway.kafka_timeout
         self._producer: Any = None
+        self._connecting = threading.Lock()
 
     def _connected(self) -> Any:
         from kafka.errors import KafkaError
 
         from edgerad import bus
 
-        if self._producer is None:
+        # Whoever waits for another's attempt does not wait for longer than for an own one.
+        if self._producer is None and self._connecting.acquire(timeout=self._timeout):
             timeout = int(self._timeout * 1000)
             try:
-                self._producer = bus.producer(self._kafka, max_block_ms=timeout, delivery_timeout_ms=2 * timeout,
-                                              request_timeout_ms=timeout)  # fmt: skip
+                self._producer = self._producer or bus.producer(
+                    self._kafka, max_block_ms=timeout, delivery_timeout_ms=2 * timeout, request_timeout_ms=timeout
+                )
             except KafkaError as error:
                 raise NotDurable(type(error).__name__) from None
+            finally:
+                self._connecting.release()
+        if self._producer is None:
+            raise NotDurable("connecting")
         return self._producer
 
     def produce(self, records: Sequence[tuple[str, bytes]]) -> None:
@@ -265,8 +276,7 @@ class KafkaDoor:
             raise NotDurable(type(error).__name__) from None
 
     def answers(self) -> bool:
-        """Return whether a broker is connected."""
-        try:
-            return bool(self._connected().bootstrap_connected())
-        except NotDurable:
-            return False
+        """Return whether a broker answers."""
+        from edgerad import bus
+
+        return bus.answers(self._kafka, min(self._timeout, READY_SECONDS))

@@ -21,9 +21,9 @@ class Watermark:
         return len(self._open)
 
     def received(self, offset: int) -> None:
-        """Note a record that was handed out."""
+        """Note a record that was handed out, perhaps once more."""
         self._open.add(offset)
-        self._next = offset + 1
+        self._next = max(self._next or 0, offset + 1)
 
     def done(self, offset: int) -> None:
         """Note a record whose results are durable; one that was never received here changes nothing."""

@@ -6,6 +6,7 @@ The loop (loop.py) knows only the protocol: it does the same for Kafka and for t
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
 COMMIT_SECONDS = 0.25
 """Shortest time between two commits: under load one commit covers many batches."""
 LAG_SECONDS = 0.5
+ASK_SECONDS = 5.0
+ANSWER_MS = 3000
+"""How often a broker is asked for the ends of the partitions, and how long its answer may take."""
 FETCH_BYTES = 4 * 2**20
 """Most bytes that the client fetches ahead: some thousand events, however long the backlog."""
-RECONNECT_MS = 2000
 CONNECT_MS = 5000
 RETRY_SECONDS = 2.0
+STUCK_SESSIONS = 4
+"""Session timeouts after which trouble that does not end by itself is met by connecting anew."""
 
 Position: TypeAlias = object
 """Where a record stands in its source; hashable, `str()` of it goes into a dead letter."""
@@ -76,6 +81,10 @@ class EventSource(Protocol):
         """Give up the source, committing what is done."""
 
 
+class Stuck(Exception):
+    """A rebalance or an outage does not end; every reader polls, so each has joined within a session timeout."""
+
+
 class KafkaPosition(NamedTuple):
     """A record's place in Kafka."""
 
@@ -93,8 +102,8 @@ class KafkaSource:
 
     One thread owns the consumer, which is not safe to share. Heartbeats have the client's own thread, so a long call
     to Serve costs no membership. When partitions are taken away, what is done is committed before they are given up,
-    and what is under way is forgotten here: it comes again to their new reader, and the ledger makes that change
-    nothing.
+    and what is under way in them is forgotten here: it comes again to their new reader, and the ledger makes that
+    change nothing.
     """
 
     name = "kafka"
@@ -105,11 +114,12 @@ class KafkaSource:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka")
         self._lock = threading.Lock()
         self._marks: dict[TopicPartition, Watermark] = {}
+        self._given_up: set[TopicPartition] = set()
         self._consumer: KafkaConsumer | None = None
         self._paused = False
         self._trouble: str | None = "connecting"
         self._lag: int | None = None
-        self._lag_at = self._committed_at = self._retry_at = 0.0
+        self._lag_at = self._asked_at = self._committed_at = self._retry_at = self._settled_at = 0.0
         self._log = get_logger("kafka")
 
     @property
@@ -146,7 +156,7 @@ class KafkaSource:
 
     async def close(self) -> None:
         """Commit what is done and leave the group."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._leave)
         self._thread.shutdown(wait=False)
 
     def _poll(self, max_records: int, timeout: float) -> list[SourceRecord]:
@@ -156,7 +166,8 @@ class KafkaSource:
         try:
             consumer = self._consumer or self._connect()
             self._apply_pause(consumer)
-            self._commit(consumer)
+            if time.monotonic() - self._committed_at >= COMMIT_SECONDS:
+                self._commit(consumer)
             polled = consumer.poll(timeout_ms=int(timeout * 1000), max_records=max_records)
             records = self._receive(polled)
             self._measure(consumer)
@@ -165,29 +176,42 @@ class KafkaSource:
             self._trouble = "kafka"
             self._retry_at = time.monotonic() + RETRY_SECONDS
             self._disconnect()
+            gc.collect()  # sockets that did not connect, which kafka-python leaves in reference cycles
             return []
         return records
 
     def _connect(self) -> KafkaConsumer:
+        from kafka import TopicPartition
+
         consumer = bus.consumer(
             self._settings,
             fetch_max_bytes=FETCH_BYTES,
-            reconnect_backoff_max_ms=RECONNECT_MS,
             bootstrap_timeout_ms=CONNECT_MS,
         )
         self._consumer = consumer
-        consumer.subscribe([self._settings.topic_uploaded], listener=_listener(self))
+        topic = self._settings.topic_uploaded
+        consumer.subscribe([topic], listener=_listener(self))
+        # The group is joined once the partitions are known. kafka-python 3.0 would join without, again as soon as it
+        # knows them, and when a poll ends in the middle of that, never end it.
+        consumer.end_offsets([TopicPartition(topic, 0)], timeout_ms=CONNECT_MS)
+        self._settled_at = time.monotonic()
         return consumer
 
+    def _leave(self) -> None:
+        if self._consumer is not None:
+            self._commit(self._consumer)
+        self._disconnect()
+
     def _disconnect(self) -> None:
-        consumer, self._consumer = self._consumer, None
+        consumer, self._consumer = self._consumer, None  # the listener, told of the end, must not commit once more
         if consumer is not None:
             try:
-                consumer.close(autocommit=False, timeout_ms=CONNECT_MS)  # tells the listener, which commits
+                consumer.close(autocommit=False, timeout_ms=CONNECT_MS)
             except Exception as error:  # noqa: BLE001 - it is given up in any case
                 self._log.warning("Kafka consumer did not close", error=error)
         with self._lock:
             self._marks.clear()
+            self._given_up.clear()
 
     def _apply_pause(self, consumer: KafkaConsumer) -> None:
         assigned, paused = consumer.assignment(), consumer.paused()
@@ -225,7 +249,7 @@ class KafkaSource:
     def _commit(self, consumer: KafkaConsumer) -> None:
         from kafka.errors import KafkaError
 
-        if time.monotonic() - self._committed_at < COMMIT_SECONDS or not (offsets := self._due()):
+        if not (offsets := self._due()):
             return
         self._committed_at = time.monotonic()
         try:
@@ -236,14 +260,17 @@ class KafkaSource:
             self._committed(offsets)
 
     async def revoked(self, partitions: set[TopicPartition]) -> None:
-        """Commit what is done of partitions about to be given up, and forget them."""
+        """Commit what is done of partitions that may be given up; `assigned` tells which of them stay."""
         offsets = self._due(partitions)
         try:
             if offsets and self._consumer is not None:
                 await self._consumer.commit_async(offsets)
+                self._committed(offsets)
         except Exception as error:  # noqa: BLE001 - their new reader repeats what could not be committed
             self._log.info("offsets not committed before a rebalance", error=error)
-        self.lost(partitions)
+        with self._lock:
+            self._given_up |= partitions
+        self._lag = None
 
     def lost(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget partitions that another reader may have already."""
@@ -252,31 +279,62 @@ class KafkaSource:
                 self._marks.pop(partition, None)
         self._lag = None
 
-    def assigned(self, partitions: Iterable[TopicPartition]) -> None:
-        """Begin with partitions, paused if the source is."""
+    def assigned(self, partitions: set[TopicPartition]) -> None:
+        """Begin with partitions, paused if the source is; those that stay go on where they are.
+
+        The client fetches on from its position in a partition that stays, so what is under way there must not be
+        forgotten: the offset would pass it.
+        """
         with self._lock:
+            for partition in self._given_up - partitions:
+                self._marks.pop(partition, None)
+            self._given_up.clear()
             for partition in partitions:
-                self._marks[partition] = Watermark()
+                self._marks.setdefault(partition, Watermark())
         if self._paused and self._consumer is not None:
             self._consumer.pause(*partitions)
 
     def _measure(self, consumer: KafkaConsumer) -> None:
-        if time.monotonic() - self._lag_at < LAG_SECONDS:
+        """Tell lag and trouble now and then; raise Stuck when trouble does not end by itself."""
+        at = time.monotonic()
+        if at - self._lag_at < LAG_SECONDS:
             return
+        self._lag, self._trouble = self._look(consumer)
         self._lag_at = time.monotonic()
+        if self._trouble is None:
+            self._settled_at = at
+        elif at - self._settled_at > STUCK_SESSIONS * self._settings.session_timeout:
+            raise Stuck
+
+    def _look(self, consumer: KafkaConsumer) -> tuple[int | None, str | None]:
+        """Return lag and trouble. The client hides a dead broker, so that one is asked every few seconds."""
+        from kafka import TopicPartition
+        from kafka.errors import KafkaError
+        from kafka.structs import MemberState
+
         assigned = consumer.assignment()
         ends = {partition: consumer.highwater(partition) for partition in assigned}
-        if assigned and (self._paused or None in ends.values()):
-            ends = consumer.end_offsets(list(assigned), timeout_ms=CONNECT_MS)  # a paused partition learns nothing new
         total = 0
-        for partition in assigned:
-            with self._lock:
-                mark = self._marks.get(partition)
-                under_way = mark.open if mark else 0
-            position = consumer.position(partition, timeout_ms=CONNECT_MS)
-            total += max((ends[partition] or 0) - (position or 0), 0) + under_way
-        self._lag = total
-        self._trouble = None if consumer.group_metadata().state.name == "STABLE" else "rebalancing"
+        try:
+            # A paused partition learns nothing new either.
+            if (
+                self._paused
+                or self._trouble
+                or None in ends.values()
+                or time.monotonic() - self._asked_at > ASK_SECONDS
+            ):
+                whom = list(assigned) or [TopicPartition(self._settings.topic_uploaded, 0)]
+                ends = consumer.end_offsets(whom, timeout_ms=ANSWER_MS)
+                self._asked_at = time.monotonic()
+            for partition in assigned:
+                with self._lock:
+                    mark = self._marks.get(partition)
+                    under_way = mark.open if mark else 0
+                position = consumer.position(partition, timeout_ms=ANSWER_MS)
+                total += max((ends[partition] or 0) - (position or 0), 0) + under_way
+        except KafkaError:
+            return None, "kafka"
+        return total, None if consumer.group_metadata().state == MemberState.STABLE else "rebalancing"
 
 
 def _listener(source: KafkaSource) -> Any:

@@ -43,6 +43,18 @@ def test_what_is_committed_is_not_committed_again() -> None:
     assert mark.to_commit() == 6
 
 
+def test_a_record_handed_out_once_more_takes_nothing_back() -> None:
+    mark = Watermark()
+    for offset in range(3):
+        mark.received(offset)
+    mark.done(2)
+    mark.received(0)
+    assert (mark.position(), mark.open) == (0, 2)
+    mark.done(0)
+    mark.done(1)
+    assert mark.to_commit() == 3
+
+
 @given(
     holes=st.lists(st.integers(1, 3), min_size=1, max_size=30),
     order=st.randoms(use_true_random=False),
