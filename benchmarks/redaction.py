@@ -143,7 +143,7 @@ def phantoms(
         yield case, Identity(words=frozenset(stroke.text for stroke in case.strokes))
 
 
-def xrays(folder: Path, start: int = 0, every: int = 1, corner: int = 10_000) -> Iterator[tuple[Burned, Identity]]:
+def xrays(folder: Path, start: int = 0, every: int = 1, corner: int = 0) -> Iterator[tuple[Burned, Identity]]:
     """Every nth of the real X-rays with four lines at the lower left, from the one of index `start`.
 
     With `corner` only so many pixels at the lower left of each: for their recall, in a quarter of the time.
@@ -153,9 +153,9 @@ def xrays(folder: Path, start: int = 0, every: int = 1, corner: int = 10_000) ->
     with (folder / "labels.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for row in rows[start::every]:
-        pixels = np.ascontiguousarray(
-            px.decode_picture((folder / row["file"]).read_bytes(), 64_000_000)[-corner:, :corner]
-        )
+        pixels = px.decode_picture((folder / row["file"]).read_bytes(), 64_000_000)
+        if corner:
+            pixels = np.ascontiguousarray(pixels[-corner:, :corner])
         values = (row["patient_name"], row["patient_id"], row["birth_date"], row["study_date"])
         texts = [f"{name}:{value}" for name, value in zip(("name", "id", "d.o.b.", "d.o.xray"), values, strict=True)]
         strokes: list[Stroke] = []
@@ -165,18 +165,22 @@ def xrays(folder: Path, start: int = 0, every: int = 1, corner: int = 10_000) ->
             mask[top : top + CHARACTER, 1 : CHARACTER * len(words) - 1] = True
             block = burned_text.Block("bottom left", 15, 100, "", "latin", 0, 4)
             strokes.append(Stroke(words, mask, block))
-        v6, v4 = ocr.engines()
-        first, second = ocr.read_lines(views.even_view(pixels), v6), ocr.read_lines(views.plain_view(pixels), v4)
-        markers = [line.box for line in first if text.is_marker(line)]
-        others = tuple(
-            line.box
-            for line in first
-            if line.score > SURE and any(line.box.iou(o.box) > 0.5 and o.score > SURE for o in second)
-        )
-        marker = (markers[0].x0, markers[0].y0, markers[0].x1, markers[0].y1) if markers else None
+        marker, others = (None, ()) if corner else _other_text(pixels)
         dates = frozenset(dt.date.fromisoformat(value) for value in values[2:])
         identity = Identity(words=frozenset((values[0], *values[0].split(), values[1])), dates=dates)
         yield Burned(pixels, tuple(strokes), marker, others), identity
+
+
+def _other_text(pixels: Grey) -> tuple[tuple[int, int, int, int] | None, tuple[Box, ...]]:
+    v6, v4 = ocr.engines()
+    first, second = ocr.read_lines(views.even_view(pixels), v6), ocr.read_lines(views.plain_view(pixels), v4)
+    markers = [line.box for line in first if text.is_marker(line)]
+    others = tuple(
+        line.box
+        for line in first
+        if line.score > SURE and any(line.box.iou(o.box) > 0.5 and o.score > SURE for o in second)
+    )
+    return (markers[0].x0, markers[0].y0, markers[0].x1, markers[0].y1) if markers else None, others
 
 
 def learned_attack(count: int = 900, digits: int = 4) -> dict[str, float]:
@@ -225,9 +229,7 @@ def main() -> None:
     parser.add_argument("--faintest", type=int, default=25)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="take every nth X-ray only")
-    parser.add_argument(
-        "--corner", type=int, default=10_000, help="of each X-ray only so many pixels at the lower left"
-    )
+    parser.add_argument("--corner", type=int, default=0, help="of each X-ray only so many pixels at the lower left")
     parser.add_argument("--tesseract", action="store_true")
     parser.add_argument("--attack", action="store_true")
     chosen = parser.parse_args()

@@ -12,6 +12,10 @@ MIN_SCORE = 0.5
 MIN_ALPHANUMERICS = 3
 MAX_SHORT_SIDE = 0.18
 """Of the image's shorter side: anything higher is anatomy that was taken for a letter."""
+LINE_SHAPE = 3.0
+"""Length over height of what is a line of text whatever it reads like."""
+MAX_UNREAD = 0.06
+"""Height of such a line, of the image's shorter side."""
 PADDING = 6
 """Pixels around a detected line: the union of both engines misses stroke ends without it."""
 ENDS = 0.3
@@ -38,8 +42,15 @@ def alphanumerics(text: str) -> int:
 
 
 def is_marker(line: Line) -> bool:
-    """Whether the whole line is a word of laterality or positioning, surely read."""
-    return line.score >= MIN_SCORE and re.sub(r"[^A-Z/-]", "", line.text.upper()) in MARKERS and line.text.isascii()
+    """Whether the line is nothing but words of laterality or positioning, surely read."""
+    words = re.split(r"[\s.,:()\[\]]+", line.text.upper().strip(" .,:()[]"))
+    return line.score >= MIN_SCORE and all(word in MARKERS for word in words)
+
+
+def is_line_shaped(line: Line, shape: tuple[int, int]) -> bool:
+    """Whether the line is long and low, as anatomy taken for a letter is not: text, even if it cannot be read."""
+    longer = max(line.box.x1 - line.box.x0, line.box.y1 - line.box.y0)
+    return longer >= LINE_SHAPE * line.box.short_side and line.box.short_side <= MAX_UNREAD * min(shape)
 
 
 def to_redact(
@@ -47,20 +58,24 @@ def to_redact(
 ) -> list[Line]:
     """The lines to fill, of all that every engine found in an image of `shape` (rows, columns).
 
-    A line goes when it reads like text (score, number of characters, height), or when `is_known` says that it resembles
-    one of the patient's own values; a short token goes only beside text that goes. Markers stay.
+    A line goes when it reads like text (score, number of characters, height), when it has the shape of one though it
+    cannot be read (a script or a hand that no engine knows), or when `is_known` says that it resembles one of the
+    patient's own values; a short token goes only beside text that goes. Markers stay.
     """
     limit = MAX_SHORT_SIDE * min(shape)
     chosen, short = [], []
     for line in lines:
-        count = alphanumerics(line.text)
         if is_known(line.text):
             chosen.append(line)
-        elif line.score < MIN_SCORE or line.box.short_side > limit or is_marker(line):
+        elif is_marker(line):
             continue
-        elif count >= MIN_ALPHANUMERICS:
+        elif is_line_shaped(line, shape):
             chosen.append(line)
-        elif count > 0:
+        elif line.score < MIN_SCORE or line.box.short_side > limit:
+            continue
+        elif alphanumerics(line.text) >= MIN_ALPHANUMERICS:
+            chosen.append(line)
+        elif alphanumerics(line.text) > 0:
             short.append(line)
     grown = [line.box.grown(round(NEIGHBOURHOOD * line.box.short_side)) for line in chosen]
     return chosen + [line for line in short if any(line.box.overlaps(box) for box in grown)]

@@ -20,7 +20,7 @@ from ship.ocr import Line
 
 KEY = SiteKey(bytes(range(32)))
 SPEC = PhantomSpec(seed=5, rows=448, cols=512, marker="L", text=TextStyle(corner="bottom left", height=0.022), zoom=0.9)
-HERE = Box(0, 0, 100, 20)
+HERE = Box(0, 0, 50, 20)
 
 
 def line(words: str, box: Box = HERE, score: float = 0.95, engine: str = "v6") -> Line:
@@ -146,7 +146,9 @@ def kept(*lines: Line, known: tuple[str, ...] = ()) -> list[str]:
     return [one.text for one in lines if one not in gone]
 
 
-@pytest.mark.parametrize("words", ["R", "L", "AP", "PA", "Supine", "SEMI-ERECT", "LEFT", "R ", "AP/PA"])
+@pytest.mark.parametrize(
+    "words", ["R", "L", "AP", "PA", "Supine", "SEMI-ERECT", "LEFT", "R ", "AP/PA", "(L)", "AP SUPINE", "R."]
+)
 def test_markers_stay(words: str) -> None:
     assert kept(line(words)) == [words]
 
@@ -156,6 +158,13 @@ def test_markers_stay(words: str) -> None:
 )
 def test_text_goes(words: str) -> None:
     assert kept(line(words)) == []
+
+
+def test_a_line_that_no_engine_can_read_goes_by_its_shape_and_anatomy_taken_for_a_letter_stays() -> None:
+    unread = line("—", Box(20, 500, 180, 530), score=0.1)
+    upright = line("", Box(500, 20, 530, 180), score=0.0)
+    rib, lung = line("一", Box(100, 300, 800, 420), score=0.3), line("S", Box(400, 300, 600, 600), score=0.4)
+    assert kept(unread, upright, rib, lung) == [rib.text, lung.text]
 
 
 def test_a_short_token_goes_only_beside_text_that_goes() -> None:
