@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import structlog
@@ -65,8 +67,24 @@ def configure_logging(settings: TelemetrySettings) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", _StandardError())),
         cache_logger_on_first_use=False,
     )
-    for library in ("pydicom", "pynetdicom", "botocore", "boto3", "urllib3", "kafka", "httpx", "uvicorn.access"):
+    for library in ("botocore", "boto3", "urllib3", "kafka", "httpx", "uvicorn.access"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    for library in ("pydicom", "pynetdicom"):  # their errors quote what they could not read
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001 - the signature is that of warnings.showwarning
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    # pydicom warns of values by quoting them: where a warning comes from says enough.
+    del message
+    get_logger("python").warning("a library warns", reason=f"{Path(filename).name}:{lineno}", error=category.__name__)
 
 
 def get_logger(component: str) -> Any:
