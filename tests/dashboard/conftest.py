@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -69,10 +69,10 @@ def edge(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Edge:
     images = _images(settings.store.bucket, ObjectStore(config_from(settings.store)))
     ledger.register(database, images)
     outcomes: list[Outcome] = [
-        Scored(
-            image.image_id, "pneumonia", p, 0.0, triage, "m" * 64, "cal-7", "thr-9", "litert", 0.01, HEADER,
+        replace(
+            Scored(image.image_id, "pneumonia", p, 0.0, triage, "m" * 64, "cal-7", "thr-9", "litert", 0.01, HEADER),
             activation=MAP,
-        )  # fmt: skip
+        )
         for image, (triage, p) in zip(images, CLASSES, strict=False)
     ]
     outcomes.append(Refused(images[3].image_id, "truncated", "cut", header={"PatientName": "Roe^Ann"}))
