@@ -72,11 +72,11 @@ def connect(settings: Settings) -> None:
 
 
 def _init(**arguments: Any) -> None:
-    """Call ray.init, a second time where the first fails; raises CannotStart when no cluster comes of it."""
+    """Call ray.init, again where it fails; raises CannotStart when no cluster comes of it."""
     import ray
 
     before = signal.getsignal(signal.SIGTERM)
-    for attempts_left in (1, 0):
+    for attempts_left in (2, 1, 0):
         try:
             ray.init(**arguments)
             break
@@ -95,7 +95,7 @@ def _no_cluster(address: str, error: Exception) -> CannotStart:
         what = "no Ray cluster came up on this machine; it may be too busy, or out of memory"
     else:
         what = f"setting ray.address: no Ray cluster answers at {address}; check that it runs and has our token"
-    return CannotStart(f"{what} ({type(error).__name__})")
+    return CannotStart(f"{what}; Ray says: {str(error).partition(chr(10))[0][:200]}")
 
 
 def remove_old_sessions(folder: Path) -> None:
