@@ -131,10 +131,11 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
         if covered(pixels, boxes) > max_share:
             raise Doubtful("too-much-text", f"text covers more than {max_share:.0%} of the image", boxes)
         redacted, fill = px.redact(pixels, boxes, inverted=inverted)
-        remaining = ocr.read_lines(views.even_view(redacted), v4)
+        # A filled box may look like a line itself; inside it there is nothing to read.
+        remaining = ocr.read_lines(views.even_view(redacted), v4, skip=_within(boxes))
         again = views.plain_view(redacted)
         for region in neighbourhoods(boxes, _REACH):
-            remaining += ocr.read_lines(again, v6, region=region.clipped(*shape))
+            remaining += ocr.read_lines(again, v6, region=region.clipped(*shape), skip=_within(boxes))
         chosen = _chosen(remaining, shape, identity)
         if chosen:
             continue

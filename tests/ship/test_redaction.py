@@ -1,0 +1,142 @@
+"""Redaction: what is found goes, markers stay, and an engine that fails has proven nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from edgerad.phantom import PhantomSpec, TextStyle, render, to_dicom, to_jpeg
+from ship import ocr, redaction, text
+from ship import pixels as px
+from ship.boxes import Box
+from ship.deidentify import Clean, Options, Quarantined, Reason, deidentify
+from ship.identity import Identity
+from ship.keys import SiteKey
+from ship.ocr import Line
+
+KEY = SiteKey(bytes(range(32)))
+SPEC = PhantomSpec(seed=5, rows=448, cols=512, marker="L", text=TextStyle(corner="bottom left", height=0.022), zoom=0.9)
+
+
+def line(words: str, box: Box, engine: str = "v6") -> Line:
+    return Line(box, words, 0.95, engine)
+
+
+def covered(part: object, boxes: tuple[Box, ...]) -> bool:
+    """Whether the phantom's box lies in the union of the filled ones."""
+    area = np.zeros((SPEC.rows, SPEC.cols), bool)
+    for box in boxes:
+        area[box.slices] = True
+    x, y, w, h = part.x, part.y, part.width, part.height  # type: ignore[attr-defined]
+    return bool(area[y : y + h, x : x + w].all())
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_every_burned_in_line_of_a_phantom_goes_and_its_marker_stays(photometric: str) -> None:
+    spec = replace(SPEC, photometric=photometric, bits=12 if photometric == "MONOCHROME2" else 16)  # type: ignore[arg-type]
+    phantom = render(spec)
+    source = to_dicom(phantom, "jpeg2000")
+    result = deidentify(source, KEY)
+    assert isinstance(result, Clean), result.record
+    boxes = tuple(Box(*edges) for edges in result.record["boxes"])
+    assert all(covered(part, boxes) for part in phantom.text)
+    assert phantom.marker is not None
+    marker = Box(
+        phantom.marker.x,
+        phantom.marker.y,
+        phantom.marker.x + phantom.marker.width,
+        phantom.marker.y + phantom.marker.height,
+    )
+    assert not any(marker.overlaps(box) for box in boxes)
+    assert result.record["text_engines"] == redaction.versions()
+
+
+def test_a_picture_comes_back_as_pixels_without_the_text() -> None:
+    phantom = render(SPEC)
+    data = to_jpeg(phantom, color=True)
+    result = deidentify(data, KEY, hints=("ward/Doe^Jane.jpg",))
+    assert isinstance(result, Clean), result.record
+    boxes = tuple(Box(*edges) for edges in result.record["boxes"])
+    assert all(covered(part, boxes) for part in phantom.text)
+    before, after = px.decode_picture(data, 10**6), px.decode_picture(result.data, 10**6)
+    assert px.proven(before, after, boxes)
+    assert {name for name, _ in px.png_chunks(result.data)} == {b"IHDR", b"IDAT", b"IEND"}
+
+
+def test_colour_text_on_a_colour_picture_goes() -> None:
+    grey = (render(replace(SPEC, text=None)).pixels >> 4).astype(np.uint8)
+    colour = np.stack([grey] * 3, axis=2)
+    cv2.putText(colour, "Jane Doe 4711", (20, 420), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (250, 220, 40), 2, cv2.LINE_AA)
+    strokes = (colour[..., 0].astype(int) - colour[..., 2]) > 60
+    result = deidentify(px.encode_png(colour), KEY)
+    assert isinstance(result, Clean), result.record
+    after = px.decode_picture(result.data, 10**6)
+    assert strokes.sum() > 500
+    assert (after[strokes] == result.record["fill"]).all()
+
+
+def broken(*_: object, **__: object) -> list[Line]:
+    raise RuntimeError("PhantomPatient")
+
+
+@pytest.mark.parametrize("part", ["ocr.engines", "ocr.read_lines", "text.to_redact", "views.even_view"])
+def test_an_engine_that_fails_sends_the_image_to_quarantine(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"ship.{part}", broken)
+    result = deidentify(to_dicom(render(replace(SPEC, text=None))), KEY)
+    assert isinstance(result, Quarantined)
+    assert result.reason == Reason.TEXT_ENGINE
+    assert "PhantomPatient" not in str(result.record)
+
+
+def test_text_over_more_of_the_image_than_allowed_is_left_to_people() -> None:
+    result = deidentify(to_dicom(render(SPEC)), KEY, Options(max_redacted=0.01))
+    assert isinstance(result, Quarantined)
+    assert result.reason == Reason.TOO_MUCH_TEXT
+    assert result.boxes
+
+
+def readings(monkeypatch: pytest.MonkeyPatch, *rounds: list[Line]) -> redaction.Redaction:
+    """Redact a blank image whose readings are given: those of the first look, then of each look after a fill."""
+    queue = [rounds[0], [], [], *rounds[1:]]
+    monkeypatch.setattr(ocr, "read_lines", lambda *_, region=None, **__: queue.pop(0) if queue and not region else [])
+    blank = np.zeros((400, 400), np.uint8)
+    known = Identity(words=frozenset(("Wassermann",)))
+    return redaction.redact_text(blank, known, max_share=0.5)
+
+
+def test_what_is_read_after_the_fill_is_filled_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Box(100, 100, 180, 120), Box(100, 200, 180, 220)
+    done = readings(monkeypatch, [line("Doe Jane", first)], [line("1980-02-03", second)], [])
+    assert done.rounds == 2
+    assert done.boxes == tuple(text.area(line("", box), (400, 400)) for box in (first, second))
+
+
+def test_what_is_detected_inside_a_filled_box_is_its_own_outline(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    place = Box(100, 100, 180, 120)
+
+    def read(*_: object, skip: object = None, **__: object) -> list[Line]:
+        seen.append(bool(callable(skip) and skip(place) and not skip(place.grown(60))))
+        return [line("Doe Jane", place)] if len(seen) == 1 else []
+
+    monkeypatch.setattr(ocr, "read_lines", read)
+    redaction.redact_text(np.zeros((400, 400), np.uint8), Identity(), max_share=0.5)
+    assert seen[-2:] == [True, True]
+
+
+def test_text_that_is_read_after_every_round_is_left_to_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = [line("Doe Jane", Box(100, 100, 180, 120))]
+    with pytest.raises(redaction.Doubtful) as caught:
+        readings(monkeypatch, *[again] * (redaction.ROUNDS + 1))
+    assert caught.value.why == "still-read"
+
+
+def test_engines_that_read_a_value_differently_at_one_place_are_left_to_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Box(100, 100, 220, 120)
+    with pytest.raises(redaction.Doubtful) as caught:
+        readings(monkeypatch, [line("Wassermann", place), line("Portable 3", place, engine="v4")])
+    assert caught.value.why == "engines-disagree"
+    readings(monkeypatch, [line("Wassermann", place), line("Wassermamn", place, engine="v4")], [])
