@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom import uid
 from pydicom.uid import UID
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
@@ -18,7 +19,7 @@ from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.s3server import S3Server
 from edgerad.sections import ReceiverSettings
 from edgerad.store import ObjectStore, StoreConfig, StoreUnavailable
-from ingest.receiver import Receiver, may_connect, object_key
+from ingest.receiver import STORAGE_CLASSES, Receiver, may_connect, object_key
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +186,73 @@ def test_orthanc_sends(receiver: Receiver, store: ObjectStore, xrays: list[bytes
         report = pacs.send([pacs.upload(data) for data in xrays])
     assert report["FailedInstancesCount"] == 0
     assert {item.key for item in store.list()} == {key_of(data) for data in xrays}
+
+
+def with_class(data: bytes, storage_class: str, number: int, frames: int = 1) -> bytes:
+    """Return a file as an instance of its own of a storage class, its pixels repeated over frames."""
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID(storage_class)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.{1000 + number}")
+    if frames > 1:
+        dataset.NumberOfFrames = frames
+        dataset.PixelData = dataset.PixelData * frames
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
+
+
+def test_every_storage_class_is_taken_in_every_frame(
+    receiver: Receiver, store: ObjectStore, xrays: list[bytes]
+) -> None:
+    files = [
+        with_class(xrays[0], storage_class, number, frames=3 if ".1.1.7." in storage_class else 1)
+        for number, storage_class in enumerate(STORAGE_CLASSES)
+    ]
+    assert send(receiver, *files) == [0] * len(STORAGE_CLASSES)
+    kept = {key_of(data): pydicom.dcmread(io.BytesIO(store.get(key_of(data)))) for data in files}
+    assert {str(dataset.SOPClassUID) for dataset in kept.values()} == set(STORAGE_CLASSES)
+    for data in files:
+        assert kept[key_of(data)].PixelData == pydicom.dcmread(io.BytesIO(data)).PixelData
+
+
+SYNTAXES = {
+    uid.ImplicitVRLittleEndian: (["dcmconv", "+ti"], "-xi"),
+    uid.ExplicitVRBigEndian: (["dcmconv", "+tb"], "-xb"),
+    uid.DeflatedExplicitVRLittleEndian: (["dcmconv", "+td"], "-xd"),
+    uid.JPEGLosslessSV1: (["dcmcjpeg", "+e1"], "-xs"),
+    uid.JPEGLSLossless: (["dcmcjpls"], "-xt"),
+    uid.JPEG2000Lossless: (None, "-xv"),
+    uid.RLELossless: (["dcmcrle"], "-xr"),
+}
+"""How a file gets a transfer syntax (None: by pydicom), and what has storescu propose it."""
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: str(syntax.keyword))
+@pytest.mark.parametrize("program", ["storescu", "dcmsend"])
+def test_dcmtk_sends_each_transfer_syntax_and_it_is_kept(
+    receiver: Receiver, store: ObjectStore, xrays: list[bytes], tmp_path: Path, dcmtk: None, program: str, syntax: UID
+) -> None:
+    plain, coded = tmp_path / "plain.dcm", tmp_path / "coded.dcm"
+    plain.write_bytes(xrays[0])
+    convert, proposal = SYNTAXES[syntax]
+    if convert is None:
+        dataset = pydicom.dcmread(plain)
+        dataset.compress(syntax, generate_instance_uid=False)
+        dataset.save_as(coded)
+    else:
+        subprocess.run([*convert, str(plain), str(coded)], check=True, timeout=60, capture_output=True)
+    sent = pydicom.dcmread(coded)
+    assert sent.file_meta.TransferSyntaxUID == syntax
+    host, _, port = receiver.address.rpartition(":")
+    options = [proposal] if program == "storescu" else ["--decompress-never"]
+    subprocess.run(
+        [program, *options, "-aec", "EDGERAD", host, port, str(coded)], check=True, timeout=60, capture_output=True
+    )
+    (item,) = store.list()
+    kept = pydicom.dcmread(io.BytesIO(store.get(item.key)))
+    if program == "storescu" or syntax.is_encapsulated or syntax.is_deflated:  # dcmsend reorders plain bytes itself
+        assert kept.file_meta.TransferSyntaxUID == syntax
+        assert kept.PixelData == sent.PixelData
+    assert (kept.pixel_array == pydicom.dcmread(plain).pixel_array).all()
+    assert kept.SOPInstanceUID == sent.SOPInstanceUID
