@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgerad.store import StoreUnavailable
+from edgerad.store import StoreError, StoreUnavailable
 from serve.bundle import BundleError
 from train.evaluation_set import SetError
 
-KNOWN = (BundleError, SetError, FloatingPointError)
+KNOWN = (BundleError, SetError, StoreError, FloatingPointError)
 """Their own texts say what happened and what to do."""
 WRAPPED_IN = ("cause", "_base_exc", "health_check_failure", "controller_failure", "__cause__")
 """Where RayTaskError, Ray Train's errors and Python keep the error that they tell of."""
@@ -25,9 +25,11 @@ def is_passing(error: BaseException) -> bool:
 
 def in_words(error: BaseException, retries: int) -> str:
     """Return why a training ended; `retries` is how often its workers were started again."""
-    from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
+    from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
-    causes = list(_causes(error))
+    found = list(_causes(error))
+    # A task's error is an instance of its cause's class as well, with a whole traceback as its text.
+    causes = [cause for cause in found if not isinstance(cause, RayTaskError)] or found
     for cause in causes:
         if isinstance(cause, (*KNOWN, NotTrainable)):
             return str(cause)

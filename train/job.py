@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from train.evaluation_set import FrozenSet
     from train.fit import EpochReport
 
+WorkerLoop = Callable[[dict[str, Any], dict[str, bytes]], None]
 STATE_FILE = "state.npz"
 CHECKPOINTS = "training/"
 """Prefix of Ray Train's own files in the core's store, a folder a run; it is removed when the run has ended."""
@@ -68,6 +70,15 @@ class Outcome:
     unreadable: int
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What the workers came to: the averaged weights, the loss of each epoch, cases that were left out."""
+
+    average: list[npt.NDArray[np.float32]]
+    losses: list[float]
+    unreadable: int
+
+
 def fit_config(settings: TrainSettings) -> FitConfig:
     """Return the fine-tuning's configuration by the settings; the batch is global, over all workers."""
     return replace(
@@ -84,19 +95,19 @@ def run(settings: Settings, plan: Plan) -> Outcome:
 
     Raises NotTrainable, SetError, and what Ray Train or the export raise (see `failure`).
     """
+    _check_labels([reference.label for reference in plan.references], 0, plan.workers)
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    started = time.perf_counter()
-    dataset, count = read_cases(settings, plan)
-    state = fit_on_workers(settings, plan, dataset, max(1, count // plan.config.batch_size))
-    seconds = time.perf_counter() - started
+    # Processes of their own: with them goes the memory of TensorFlow, which Ray Train imports where it is called, too.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # A process of its own: TensorFlow's memory goes with it.
-    judge = ray.remote(num_cpus=1, max_calls=1, scheduling_strategy=here)(export_and_judge)
-    unreadable = len(plan.references) - count
-    outcome: Outcome = ray.get(judge.remote(settings, plan, state.average, state.losses, seconds))
-    return replace(outcome, unreadable=unreadable)
+    once = {"max_calls": 1, "max_retries": 0, "scheduling_strategy": here}
+    started = time.perf_counter()
+    fitted: Fitted = ray.get(ray.remote(num_cpus=0, **once)(read_and_fit).remote(settings, plan, worker_loop))
+    seconds = time.perf_counter() - started
+    judged = ray.remote(num_cpus=1, **once)(export_and_judge).remote(settings, plan, fitted, seconds)
+    outcome: Outcome = ray.get(judged)
+    return outcome
 
 
 def forget(store: ObjectStore, folder: Path, run_id: str) -> None:
@@ -106,11 +117,17 @@ def forget(store: ObjectStore, folder: Path, run_id: str) -> None:
         store.delete(item.key)
 
 
+def read_and_fit(settings: Settings, plan: Plan, loop: WorkerLoop) -> Fitted:
+    """Read the cases and train on them. Raises NotTrainable and what Ray Train raises."""
+    dataset, count = read_cases(settings, plan)
+    state = fit_on_workers(settings, plan, dataset, max(1, count // plan.config.batch_size), loop)
+    return Fitted(state.average, state.losses, len(plan.references) - count)
+
+
 def read_cases(settings: Settings, plan: Plan) -> tuple[Any, int]:
     """Return the dataset of the cases that can be read, in Ray's memory, and their number. Raises NotTrainable."""
     import ray
 
-    _check_labels([reference.label for reference in plan.references], 0, plan.workers)
     ray.data.DataContext.get_current().enable_progress_bars = False
     dataset = (
         ray.data.from_items(rows_of(plan.references), override_num_blocks=4)
@@ -138,7 +155,7 @@ def _check_labels(labels: list[int], unreadable: int, workers: int) -> None:
         )
 
 
-def fit_on_workers(settings: Settings, plan: Plan, dataset: Any, steps: int) -> Progress:
+def fit_on_workers(settings: Settings, plan: Plan, dataset: Any, steps: int, loop: WorkerLoop) -> Progress:
     """Train on a dataset of cases for `steps` steps an epoch; return the last checkpoint's state."""
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -147,12 +164,12 @@ def fit_on_workers(settings: Settings, plan: Plan, dataset: Any, steps: int) -> 
     tuning = settings.train
     files = ray.put({path.name: path.read_bytes() for path in plan.parent.iterdir() if path.is_file()})
 
-    def loop(arguments: dict[str, Any]) -> None:
-        worker_loop(arguments, ray.get(files))
+    def with_parent(arguments: dict[str, Any]) -> None:
+        loop(arguments, ray.get(files))
 
     gpus = {"GPU": tuning.gpus_per_worker} if tuning.gpus_per_worker > 0 else {}
     trainer = TensorflowTrainer(
-        loop,
+        with_parent,
         train_loop_config={
             "config": asdict(plan.config),
             "steps": steps,
@@ -254,9 +271,7 @@ def worker_loop(arguments: dict[str, Any], parent: dict[str, bytes]) -> None:
     )
 
 
-def export_and_judge(
-    settings: Settings, plan: Plan, average: list[npt.NDArray[np.float32]], losses: list[float], seconds: float
-) -> Outcome:
+def export_and_judge(settings: Settings, plan: Plan, fitted: Fitted, seconds: float) -> Outcome:
     """Make the candidate's bundle out of the averaged weights, and judge it against its parent on the frozen set."""
     os.environ["TF_USE_LEGACY_KERAS"] = "0"
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -267,7 +282,7 @@ def export_and_judge(
 
     parent = load_bundle(plan.parent, {}, verify=False)
     model = load_keras(parent)
-    model.set_weights(average)
+    model.set_weights(fitted.average)
     store = ObjectStore(config_from(settings.core.store))
     frozen, inputs, labels = frozen_inputs(store, settings, parent.manifest.input_size)
     sources = [reference.source for reference in plan.references]
@@ -296,7 +311,7 @@ def export_and_judge(
     seen, truth = held_out_inputs(store, plan.held_out, parent.manifest.input_size)
     held_out = promote.describe(truth, _probabilities(parent, seen), _probabilities(bundle, seen))
     decision = replace(decision, figures={**decision.figures, "held_out": held_out})
-    return Outcome(candidate, bundle.digest, decision, losses, 0)
+    return Outcome(candidate, bundle.digest, decision, fitted.losses, fitted.unreadable)
 
 
 def frozen_inputs(

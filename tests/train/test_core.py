@@ -486,6 +486,10 @@ def test_the_cause_is_found_behind_what_wraps_it() -> None:
     assert failure.in_words(WorkerGroupError("long text", {1: cause}), 1) == str(cause)
     task = RayTaskError("export", "a traceback\nof many lines", failure.NotTrainable("too few"))
     assert failure.in_words(task, 1) == "too few"
+    assert failure.in_words(task.as_instanceof_cause(), 1) == "too few"
+    away = RayTaskError("fit", "a traceback", WorkerGroupError("long text", {0: StoreUnavailable("store is away")}))
+    assert failure.in_words(away.as_instanceof_cause(), 1) == "store is away"
+    assert failure.is_passing(away.as_instanceof_cause())
     dead = WorkerGroupError("long text", {0: ActorDiedError()})
     assert failure.in_words(dead, 0).startswith("a training process died once, most often for want of memory")
     assert failure.in_words(dead, 2).startswith("a training process died 3 times")
