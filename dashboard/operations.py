@@ -9,6 +9,7 @@ import streamlit as st
 
 from dashboard import parts
 from edgerad import queries
+from edgerad.drift import LEAST, Drift
 from edgerad.records import now
 
 STALE_AFTER = 60.0
@@ -32,6 +33,7 @@ def _live() -> None:
         ("Dead letters", sum(seen.dead_letters.values()), "`edgerad replay`" if seen.dead_letters else "none"),
         ("Outbox", seen.outbox, "not yet published"),
         ("Open alerts", seen.alerts_open, "not acknowledged"),
+        ("Drift", *_drift(seen.drift)),
     ]
     for column, (name, value, note) in zip(st.columns(len(cells)), cells, strict=True):
         column.metric(name, value)
@@ -49,6 +51,13 @@ def _live() -> None:
         _table("Counts", rows)
     with right:
         _models(seen)
+
+
+def _drift(drift: Drift) -> tuple[str, str]:
+    if drift.score is None:
+        return "–", f"{LEAST - drift.images} more images needed"
+    said = "**unlike the training images**" if drift.is_flagged else "like the training images"
+    return f"{drift.score:.2f}", said
 
 
 def _shipping(shipper: dict[str, Any]) -> None:
@@ -106,6 +115,22 @@ def _models(seen: queries.Operations) -> None:
                 "reason": row.reason,
             }
             for row in seen.rollouts
+        ],
+    )
+    _table(
+        "Calibrations of this site",
+        [
+            {
+                "at": parts.local(row.at),
+                "version": row.version,
+                "model": row.model_digest[:12],
+                "readings": row.readings or None,
+                "slope": None if row.a is None else f"{row.a:.2f}",
+                "offset": None if row.b is None else f"{row.b:+.2f}",
+                "by": row.decided_by,
+                "reason": row.reason,
+            }
+            for row in seen.calibrations
         ],
     )
     _table(

@@ -175,6 +175,7 @@ def _assess(session: Session, scored: Scored, policy: ShipPolicy, topic: str, do
         "role": "primary",
         "runtime": scored.runtime,
         "seconds": scored.seconds,
+        "novelty": scored.novelty,
         "assessed_at": at,
     }
     if not insert_new(session, Assessment, [row], "assessment_id"):

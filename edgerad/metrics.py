@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from edgerad.queries import newest_drift
 from edgerad.records import (
     Alert,
     Assessment,
@@ -68,6 +69,10 @@ def collect(session: Session) -> Iterable[Metric]:
     yield from _backlog(session)
     yield from _core(session)
     yield _latency(session)
+    family = GaugeMetricFamily("edgerad_drift", "Unlikeness of the newest images to the training's, 0 to 1.")
+    if (score := newest_drift(session).score) is not None:
+        family.add_metric([], score)
+    yield family
     figures = GaugeMetricFamily("edgerad_component", "Figures that components report.", labels=["component", "figure"])
     seen = GaugeMetricFamily(
         "edgerad_component_seen_seconds", "Age of a component's last report.", labels=["component"]

@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, ColumnElement, Integer, String, Subquery, cas
 from sqlalchemy.orm import Session
 
 from edgerad.database import Database
+from edgerad.drift import WINDOW, Drift, measure
 from edgerad.records import (
     Alert,
     AlertEvent,
@@ -26,6 +27,7 @@ from edgerad.records import (
     Review,
     Rollout,
     Shipment,
+    SiteCalibration,
     TrainingRun,
     now,
 )
@@ -116,6 +118,8 @@ class Operations:
     outbox: int
     alerts_open: int
     rollouts: list[Rollout]
+    calibrations: list[SiteCalibration]
+    drift: Drift
     models: list[Model]
     runs: list[TrainingRun]
 
@@ -342,9 +346,24 @@ def operations(database: Database) -> Operations:
             _count(session, Outbox.outbox_id, Outbox.published_at.is_(None)),
             _count(session, Alert.alert_id, Alert.state == "open"),
             list(session.scalars(select(Rollout).order_by(Rollout.rollout_id.desc()).limit(20))),
+            list(
+                session.scalars(select(SiteCalibration).order_by(SiteCalibration.site_calibration_id.desc()).limit(20))
+            ),
+            newest_drift(session),
             list(session.scalars(select(Model).order_by(Model.created_at.desc()).limit(20))),
             list(session.scalars(select(TrainingRun).order_by(TrainingRun.started_at.desc()).limit(10))),
         )
+
+
+def newest_drift(session: Session) -> Drift:
+    """Return the drift of the newest images; see `edgerad.drift`."""
+    query = (
+        select(Assessment.novelty)
+        .where(Assessment.role == "primary")
+        .order_by(Assessment.assessed_at.desc())
+        .limit(WINDOW)
+    )
+    return measure([novelty for novelty in session.scalars(query) if novelty is not None])
 
 
 def unlabelled(database: Database, limit: int = 50) -> list[CoreCase]:

@@ -101,6 +101,7 @@ class Assessment(Record):
     role: Mapped[str] = mapped_column(String(16), default="primary")
     runtime: Mapped[str] = mapped_column(String(32))
     seconds: Mapped[float] = mapped_column(Float)
+    novelty: Mapped[float | None] = mapped_column(Float)
     assessed_at: Mapped[datetime] = mapped_column(default=now, index=True)
     __table_args__ = (UniqueConstraint("image_id", "model_digest"),)
 

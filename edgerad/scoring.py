@@ -37,6 +37,8 @@ class Scored:
     seconds: float
     header: dict[str, str] = field(default_factory=dict, repr=False)
     """DICOM keywords that clinicians read on a worklist; patient data: only for the edge's database."""
+    novelty: float | None = None
+    """How unlike the training images, 0..1 (`edgerad.drift`)."""
     activation: ActivationMap | None = None
 
 

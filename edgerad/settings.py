@@ -52,7 +52,9 @@ class Settings(BaseSettings):
 
     role: Role = Field("both", description="edge, core, or both on one machine.")
     data_dir: Path = Field(Path("var/edgerad"), description="Folder for embedded parts, keys and run files.")
-    finding: str = Field("pneumonia", description="Finding to score: its model ships in models/NAME or comes from the registry.")
+    finding: str = Field(
+        "pneumonia", description="Finding to score: its model ships in models/NAME or comes from the registry."
+    )
     ray: RaySettings = RaySettings()
     store: StoreSettings = StoreSettings()
     embedded_store: EmbeddedStoreSettings = EmbeddedStoreSettings()

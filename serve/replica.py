@@ -9,12 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from edgerad.scoring import Outcome, Refused, Scored, ScoreRequest
 from edgerad.store import ObjectGone, ObjectTooLarge, StoreUnavailable
-from serve.preprocess import Input
 from serve.reasons import Unreadable
-from serve.score import ImageScore, Scorer
+from serve.score import ImageScore, Prepared, Scorer
 
 Fetch = Callable[[ScoreRequest], bytes]
-Prepared = tuple[Input, dict[str, str]] | Unreadable | Refused
 
 
 class Replica:
@@ -53,7 +51,7 @@ class Replica:
             for request, item in zip(requests, prepared, strict=True)
         ]
 
-    def _prepare(self, scorer: Scorer, request: ScoreRequest) -> Prepared:
+    def _prepare(self, scorer: Scorer, request: ScoreRequest) -> Prepared | Unreadable | Refused:
         try:
             data = self._fetch(request)
         except ObjectGone:
@@ -80,4 +78,5 @@ def _outcome(image_id: str, result: ImageScore | Unreadable, seconds: float) -> 
         runtime=result.runtime,
         seconds=seconds,
         header=result.header,
+        novelty=result.novelty,
     )

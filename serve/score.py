@@ -15,6 +15,7 @@ from edgerad.scoring import Triage
 from serve.bundle import Bundle, TrustedKeys, bundled_keys, bundled_model, load_bundle
 from serve.calibrate import Calibration
 from serve.decode import DecodedImage, Limits, decode
+from serve.novelty import place_of, usual
 from serve.preprocess import Input, shrink, stretch, to_grid
 from serve.reasons import Unreadable
 from serve.runtimes import Runtime, RuntimeOptions, make_runtime
@@ -36,7 +37,17 @@ class ImageScore:
     calibration_version: str
     threshold_version: str
     runtime: str
+    novelty: float
     header: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image ready for the network: its input, its header (patient data), how unlike the training's it is."""
+
+    input: Input
+    header: dict[str, str]
+    novelty: float
 
 
 class Scorer:
@@ -61,31 +72,30 @@ class Scorer:
         """Return a score or a refusal for every item, in order; one bad item never spoils the others."""
         return self.score_prepared([self.prepare(item) for item in items])
 
-    def prepare(self, item: bytes) -> tuple[Input, dict[str, str]] | Unreadable:
-        """Decode and preprocess one item: (model input, header) or a refusal. Safe to call from several threads."""
+    def prepare(self, item: bytes) -> Prepared | Unreadable:
+        """Decode, check and preprocess one item, or refuse it. Safe to call from several threads."""
         try:
             image: DecodedImage = decode(item, self.limits)
         except Unreadable as refusal:
             return refusal
         stretched = stretch(to_grid(image.pixels))
         try:
-            view_check().check(stretched, self.view_threshold)
+            row = view_check().check(stretched, self.view_threshold)
         except Unreadable as refusal:
             refusal.header = image.header
             return refusal
-        return shrink(stretched, self.bundle.manifest.input_size), image.header
+        novelty = usual().novelty(place_of(view_check(), row))
+        return Prepared(shrink(stretched, self.bundle.manifest.input_size), image.header, novelty)
 
-    def score_prepared(
-        self, prepared: Sequence[tuple[Input, dict[str, str]] | Unreadable]
-    ) -> list[ImageScore | Unreadable]:
+    def score_prepared(self, prepared: Sequence[Prepared | Unreadable]) -> list[ImageScore | Unreadable]:
         """Run the network on what `prepare` gave, as one batch; refusals pass through."""
-        ready = [item for item in prepared if not isinstance(item, Unreadable)]
-        logits = iter(self.runtime.predict(np.stack([image for image, _ in ready])).tolist() if ready else [])
-        return [item if isinstance(item, Unreadable) else self._result(next(logits), item[1]) for item in prepared]
+        ready = [item.input for item in prepared if not isinstance(item, Unreadable)]
+        logits = iter(self.runtime.predict(np.stack(ready)).tolist() if ready else [])
+        return [item if isinstance(item, Unreadable) else self._result(next(logits), item) for item in prepared]
 
-    def _result(self, logit: float, header: dict[str, str]) -> ImageScore | Unreadable:
+    def _result(self, logit: float, prepared: Prepared) -> ImageScore | Unreadable:
         if not np.isfinite(logit):
-            return Unreadable("model-error", "the network gave no finite number")
+            return Unreadable("model-error", "the network gave no finite number", prepared.header)
         probability = float(self.calibration.apply(logit))
         return ImageScore(
             self.bundle.manifest.finding,
@@ -96,7 +106,8 @@ class Scorer:
             self.calibration.version,
             self.bundle.thresholds.version,
             self.runtime.name,
-            header,
+            prepared.novelty,
+            prepared.header,
         )
 
 
@@ -116,6 +127,6 @@ def open_scorer(
     Without `trusted_keys` the keys of the shipped models are trusted. Raises BundleError.
     """
     keys = bundled_keys() if trusted_keys is None else trusted_keys
-    view_check()  # whole, or no image is scored at all
+    view_check(), usual()  # whole, or no image is scored at all
     bundle = load_bundle(path or bundled_model(finding), keys, verify=verify)
     return Scorer(bundle, make_runtime(runtime, bundle, options or RuntimeOptions()), limits, view_threshold)

@@ -61,11 +61,12 @@ class ViewCheck:
         """Return the values of features [n, FEATURES]."""
         return np.asarray(np.cos((rows - self.mean) @ self.basis @ self.frequencies + self.phases) @ self.weights)
 
-    def check(self, stretched: Floats, threshold: float = THRESHOLD) -> None:
-        """Raise Unreadable for what is no frontal chest, saying how it is turned if that is it."""
-        value = self.value(stretched)
+    def check(self, stretched: Floats, threshold: float = THRESHOLD) -> Floats:
+        """Return the features of a frontal chest; raise Unreadable for another picture, saying how it is turned."""
+        row = features(stretched)
+        value = float(self.values(row[np.newaxis])[0])
         if value >= threshold:
-            return
+            return row
         turned = {name: self.value(np.ascontiguousarray(turn(stretched))) for name, turn in TURNS.items()}
         best = max(turned, key=lambda name: turned[name])
         if turned[best] >= max(threshold, value + 0.5):

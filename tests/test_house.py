@@ -24,6 +24,7 @@ TRAIN_MAY_USE = {"serve.bundle", "serve.calibrate", "serve.decode", "serve.prepr
     "serve.score",
     "serve.triage",
     "serve.view",
+    "serve.novelty",
 }
 COMPOSERS = ("edgerad/cli.py", "edgerad/commands/", "edgerad/compose.py", "edgerad/demo/")
 """What puts the parts together may import them all, inside functions."""

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from edgerad.phantom import SCANNERS, random_spec, render
+from edgerad.phantom import SCANNERS, PhantomSpec, random_spec, render
 from serve.decode import decode
 from serve.preprocess import GRID, stretch, to_grid
 from serve.reasons import Unreadable
@@ -210,11 +210,17 @@ def _features(grids: Sequence[Grid]) -> Rows:
 def _phantoms(count: int, seed: int) -> list[Grid]:
     scanners = list(SCANNERS)
 
-    def draw(index: int) -> Grid:
-        spec = random_spec((seed, index), size=256, scanner=scanners[index % len(scanners)], burned_in=index % 3 == 0)
-        return stretch(to_grid(render(spec).pixels))
+    return _threaded(
+        _draw_spec,
+        [
+            random_spec((seed, index), size=256, scanner=scanners[index % len(scanners)], burned_in=index % 3 == 0)
+            for index in range(count)
+        ],
+    )
 
-    return _threaded(draw, range(count))
+
+def _draw_spec(spec: PhantomSpec) -> Grid:
+    return stretch(to_grid(render(spec).pixels))
 
 
 def _read(files: Sequence[Path]) -> list[Grid]:

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from edgerad import decisions, ledger
 from edgerad.audit import verify
 from edgerad.database import Database
-from edgerad.records import Alert, Assessment, CoreCase, Image, Label, Record, Review
+from edgerad.records import Alert, Assessment, CoreCase, Image, Label, Record, Review, SiteCalibration
 from tests.dashboard.conftest import Edge
 
 PAGES = ("worklist", "case", "label", "trends", "operations")
@@ -239,12 +239,41 @@ def test_operations_tell_what_waits_and_what_serves(edge: Edge) -> None:
     shown = {metric.label: metric.value for metric in page.metric}
     assert shown == {
         "Ingest lag": "7", "Pending": "0", "Replicas": "2", "Shipping backlog": "1", "Dead letters": "1",
-        "Outbox": "3", "Open alerts": "1",
+        "Outbox": "3", "Open alerts": "1", "Drift": "–",
     }  # fmt: skip
+    assert "50 more images needed" in text(page)
     said = text(page)
     assert "`mmmmmmmmmmmmmmmm` for pneumonia at edge" in said
     assert "truncated" in said
     assert "ingest-0" in said
+
+
+def test_operations_tell_drift_and_the_sites_calibrations(edge: Edge) -> None:
+    with edge.database.write() as session:
+        for number in range(60):
+            session.add(
+                Image(image_id=f"n{number}", bucket="x", key="k", source="t", state="assessed", header={}),
+            )
+            session.flush()
+            session.add(
+                Assessment(
+                    assessment_id=f"n{number}", image_id=f"n{number}", finding="pneumonia", probability=0.5, logit=0.0,
+                    triage="unknown", model_digest="m" * 64, calibration_version="c", threshold_version="t",
+                    runtime="litert", seconds=0.0, novelty=0.97,
+                )
+            )  # fmt: skip
+        session.add(
+            SiteCalibration(
+                edge_id="edge", finding="pneumonia", model_digest="m" * 64, version="edge/3", a=1.25, b=-0.5,
+                readings=140, figures={}, decided_by="person:Dr. P", reason="forced by hand",
+            )
+        )  # fmt: skip
+    page = draw("operations")
+    assert {metric.label: metric.value for metric in page.metric}["Drift"] == "0.97"
+    said = text(page)
+    assert "unlike the training images" in said
+    for shown in ("edge/3", "1.25", "-0.50", "140", "person:Dr. P"):
+        assert shown in said
 
 
 def test_operations_warn_of_a_shipping_backlog_and_name_what_hinders_it(edge: Edge) -> None:

@@ -109,14 +109,16 @@ def test_the_random_share_is_a_share_and_repeatable() -> None:
 
 def test_a_refused_one_is_quarantined_with_its_original_record(database: Database) -> None:
     ledger.register(database, [image(1)])
-    refused = Refused(image(1).image_id, "truncated", "the pixel data end early")
+    header = {"PatientName": "Doe^Jane"}
+    refused = Refused(image(1).image_id, "truncated", "the pixel data end early", header=header)
     record(database, refused)
     record(database, refused)
     with database.read() as session:
         letter = session.scalars(select(DeadLetter)).one()
         stored = session.scalars(select(Image)).one()
     assert (letter.reason, letter.position, letter.record) == ("truncated", "xray.uploaded/0/0", "{}")
-    assert (stored.state, stored.reason) == ("quarantined", "truncated")
+    assert (stored.state, stored.reason, stored.header) == ("quarantined", "truncated", header)
+    assert "Jane" not in repr(refused), "whose it is stands on the worklist, and in no log"
 
 
 def test_a_replayed_image_can_be_assessed(database: Database) -> None:

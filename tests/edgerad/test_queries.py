@@ -9,6 +9,7 @@ from sqlalchemy import update
 
 from edgerad import decisions, ids, ledger, queries
 from edgerad.database import Database
+from edgerad.drift import WINDOW
 from edgerad.ledger import Letter, NewImage, ShipPolicy
 from edgerad.records import Alert, Assessment, CoreCase, Image, Rollout, now
 from edgerad.scoring import Refused, Scored, Triage
@@ -200,6 +201,21 @@ def test_accuracy_is_by_model_and_the_newest_review_counts(database: Database) -
     assert second.sensitivity.low < 0.5 < second.sensitivity.high
     assert [row.accuracy.trials for row in queries.accuracy(database, START)] == [3, 2]
     assert [row.accuracy.trials for row in queries.accuracy(database, START + day)] == [2]
+
+
+def test_drift_is_of_the_newest_images_that_the_deciding_model_scored(database: Database) -> None:
+    for number in range(WINDOW + 60):
+        image = score(database, number, 0.5, at=START + timedelta(minutes=number))
+        values = {"novelty": 1.0 if number < 60 else number % 50 / 50, "role": "primary"}
+        if number % 20 == 0:
+            values["novelty"] = None  # of a version that did not know novelties
+        with database.write() as session:
+            session.execute(update(Assessment).where(Assessment.image_id == image).values(**values))
+    seen = queries.operations(database).drift
+    assert seen.images == WINDOW - 10
+    assert seen.score is not None
+    assert seen.score < 0.1, "the old ones, all unlike the training, are out of the window"
+    assert not seen.is_flagged
 
 
 def test_operations_show_what_waits(database: Database) -> None:

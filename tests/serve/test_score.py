@@ -97,4 +97,4 @@ def test_the_model_gets_what_training_preprocesses(scorer: Scorer, phantom: Phan
     data = to_jpeg(phantom)
     prepared = scorer.prepare(data)
     assert not isinstance(prepared, Unreadable)
-    np.testing.assert_array_equal(prepared[0], preprocess(decode(data).pixels, scorer.bundle.manifest.input_size))
+    np.testing.assert_array_equal(prepared.input, preprocess(decode(data).pixels, scorer.bundle.manifest.input_size))

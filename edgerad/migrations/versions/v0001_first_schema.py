@@ -198,6 +198,7 @@ def upgrade() -> None:
         sa.Column("role", sa.String(length=16), nullable=False),
         sa.Column("runtime", sa.String(length=32), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=False),
+        sa.Column("novelty", sa.Float(), nullable=True),
         sa.Column("assessed_at", UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(
             ["image_id"],
