@@ -109,17 +109,21 @@ class _ServeScorer:
             if self._handle is None:
                 from ray import serve
 
-                self._handle = serve.get_deployment_handle(self._deployment, self._application)
+                try:
+                    self._handle = serve.get_deployment_handle(self._deployment, self._application)
+                except KeyError:  # not deployed, or not yet
+                    raise ScorerDown("serve-unavailable") from None
             outcomes: list[Outcome] = await asyncio.wait_for(self._handle.score.remote(requests), self._timeout)
         except BackPressureError:
             raise ScorerBusy from None
+        except RayTaskError as error:
+            # Raised by the replica's own code (and an instance of what it raised: first of all). Its kind is told; its
+            # text may quote what it was given.
+            raise ScorerDown(f"replica-raised-{type(error.cause).__name__}"[:64]) from None
         except TimeoutError:
             raise ScorerDown("no-answer") from None
         except RayActorError:
             raise ScorerDown("replica-died") from None
-        except RayTaskError as error:
-            # Raised by the replica's own code: its kind is told, its text may quote what it was given.
-            raise ScorerDown(f"replica-raised-{type(error.cause).__name__}"[:64]) from None
         except (RayServeException, RayError):
             self._handle = None  # the application was deployed anew: ask for it again
             raise ScorerDown("serve-unavailable") from None
