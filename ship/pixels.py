@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from pydicom import Dataset
+from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     UID,
@@ -26,13 +27,13 @@ from pydicom.uid import (
 )
 
 from ship.boxes import Box
+from ship.frames import announced_sizes
 
 Pixels = npt.NDArray[Any]
 
+_UNCOMPRESSED = frozenset((ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian))
 SYNTAXES: frozenset[UID] = frozenset((
-    ImplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
+    *_UNCOMPRESSED,
     RLELossless,
     *JPEGTransferSyntaxes,
     *JPEGLSTransferSyntaxes,
@@ -80,6 +81,8 @@ def decode_dicom(dataset: Dataset, max_pixels: int) -> Pixels:
         raise Unsupported("photometric interpretation")
     if not 0 < rows * columns <= max_pixels:
         raise Unsupported("image size")
+    if syntax not in _UNCOMPRESSED and syntax != RLELossless:
+        _must_announce(dataset, rows, columns)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -95,6 +98,16 @@ def decode_dicom(dataset: Dataset, max_pixels: int) -> Pixels:
     if int(pixels.min()) < low or int(pixels.max()) > limit:
         raise Undecodable("values outside the stored bits")
     return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+
+
+def _must_announce(dataset: Dataset, rows: int, columns: int) -> None:
+    """A frame that says it is larger than the data set says would make a decoder allocate what the frame says."""
+    try:
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    except Exception as error:  # noqa: BLE001 - as with decoders
+        raise Undecodable(f"taking the frame out raised {type(error).__name__}") from None
+    if announced_sizes(frame) != {(rows, columns)}:
+        raise Undecodable("the compressed frame announces another size")
 
 
 def decode_picture(data: bytes, max_pixels: int) -> Pixels:

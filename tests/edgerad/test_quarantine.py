@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,12 @@ def waits(database: Database, reason: str, number: int = 0) -> str:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
+def database(tmp_path: Path) -> Iterator[Database]:
     """An empty database."""
     database = Database(f"sqlite:///{tmp_path / 'edgerad.db'}")
     database.upgrade()
-    return database
+    yield database
+    database.close()
 
 
 def shipment(database: Database, shipment_id: str) -> Shipment:
