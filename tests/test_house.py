@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,13 @@ def test_the_command_line_starts_without_anything_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_wheel_takes_the_models_along() -> None:
+    """Every file of models/ is matched by a pattern of package data, or a cluster's nodes have nothing to score with."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    patterns = settings["package-data"]["*"]
+    files = [path for path in (ROOT / "models").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert len(files) > 5
+    assert [path.name for path in files if not any(path.match(pattern) for pattern in patterns)] == []
+    assert "models*" in settings["packages"]["find"]["include"]
