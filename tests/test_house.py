@@ -94,7 +94,7 @@ def test_the_command_line_starts_without_anything_heavy() -> None:
 
 
 def test_a_wheel_takes_the_models_along() -> None:
-    """Every file of models/ is matched by a pattern of package data, or a cluster's nodes have nothing to score with."""
+    """Every file of models/ is matched by package data, or a cluster's nodes have nothing to score with."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     patterns = settings["package-data"]["*"]
     files = [path for path in (ROOT / "models").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
