@@ -31,7 +31,7 @@ from edgerad.parcels import (
     waybill_key,
 )
 from edgerad.records import DeidRecord, Shipment, now
-from edgerad.store import ClockSkewed, ObjectGone, ObjectTooLarge, StoreError, StoreUnavailable
+from edgerad.store import ClockSkewed, ObjectGone, ObjectTooLarge, StoreDenied, StoreError, StoreUnavailable
 from edgerad.telemetry import get_logger
 from edgerad.upload import abort_uploads, put_resumed
 from ship.pace import Pace, Window
@@ -268,9 +268,13 @@ class Forwarder:
         with self._database.read() as session:
             query = select(Shipment.parcel_id).where(Shipment.state == "sealed")
             keep = {sealed_key(self._edge, parcel) for parcel in session.scalars(query) if parcel}
-        aborted = abort_uploads(self._core, edge_prefix(self._edge), keep.__contains__)
-        if aborted:
-            self._log.info("stale uploads aborted", count=aborted)
+        try:
+            if aborted := abort_uploads(self._core, edge_prefix(self._edge), keep.__contains__):
+                self._log.info("stale uploads aborted", count=aborted)
+        except ClockSkewed:
+            raise
+        except StoreDenied as error:  # the right to list uploads is good to have; a small parcel goes without
+            self._log.warning("stale uploads cannot be listed at the core", error=error)
         self._tidy = True
 
     def _postpone(self, shipment: Shipment, at: datetime) -> None:

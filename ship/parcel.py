@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgerad import envelope, keyring
@@ -18,68 +18,16 @@ from edgerad.parcels import (
     packed,
 )
 from edgerad.records import now
-from edgerad.scoring import Triage
-from edgerad.store import ObjectGone, ObjectStore, ObjectTooLarge, StoreConfig, StoreUnavailable, config_from
+from edgerad.store import ObjectGone, ObjectStore, ObjectTooLarge, StoreUnavailable, config_from
 from ship.deidentify import Clean, Options, Quarantined, deidentify
 from ship.keys import KeyMissing, SiteKey, site_key
+from ship.orders import Kept, Order, Outcome, Sealed, outbox_config
 from ship.release import release_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from edgerad.settings import Settings
-
-OUTBOX_SUFFIX = "-outbox"
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be shipped; `hints` are texts that may name the patient and must not survive."""
-
-    shipment_id: str
-    image_id: str
-    key: str
-    etag: str | None
-    finding: str
-    probability: float
-    triage: Triage
-    model_digest: str
-    calibration_version: str
-    threshold_version: str
-    why: str
-    release: dict[str, Any] | None = None
-    """Boxes by which a person released the image from quarantine."""
-
-
-@dataclass(frozen=True)
-class Sealed:
-    """A parcel that lies complete in the outbox: digest of the clean image, digest and size of what is sealed."""
-
-    shipment_id: str
-    parcel_id: str
-    object_sha256: str
-    sealed_sha256: str
-    sealed_bytes: int
-    core_key: str
-    record: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """An image that stays here; `retry` when the cause may pass."""
-
-    shipment_id: str
-    reason: str
-    retry: bool
-    record: dict[str, Any] = field(default_factory=dict)
-
-
-Outcome = Sealed | Kept
-
-
-def outbox_config(edge: StoreConfig) -> StoreConfig:
-    """Return the store of sealed parcels: a bucket of their own, so that no sweep takes them for X-rays."""
-    return replace(edge, bucket=edge.bucket + OUTBOX_SUFFIX)
 
 
 @dataclass(frozen=True)

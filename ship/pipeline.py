@@ -14,7 +14,7 @@ from edgerad import ids, ledger
 from edgerad.database import insert_new
 from edgerad.records import Assessment, DeidRecord, Image, Shipment
 from ship.forward import due, retry_after
-from ship.parcel import Kept, Order, Outcome, Sealed
+from ship.orders import Kept, Order, Outcome, Sealed
 from ship.worker import COMMAND, Worker, content_of, outcome_of
 
 if TYPE_CHECKING:

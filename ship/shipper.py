@@ -17,7 +17,7 @@ from edgerad.records import Shipment, now
 from edgerad.telemetry import get_logger
 from ship import pipeline
 from ship.forward import Forwarder, Keys, retry_after
-from ship.parcel import Order, Outcome
+from ship.orders import Order, Outcome
 
 if TYPE_CHECKING:
     from edgerad.database import Database
@@ -37,6 +37,7 @@ class Shipper:
         self._settings, self._database, self._forwarder, self._job = settings.ship, database, forwarder, job
         self._has_core_key = bool(settings.core.parcel_public_key)
         self._failures = 0
+        self._over_limit = False
         self._not_before: datetime | None = None
         self._log = get_logger(COMPONENT)
 
@@ -91,8 +92,12 @@ class Shipper:
         figures: dict[str, int | str] = {state: counts.get(state, 0) for state in OPEN_STATES}
         figures |= {"sealed_bytes": sum(int(size or 0) for state, _, size in rows if state == "sealed")}
         figures |= {"oldest_seconds": round(age)}
-        limits = self._settings
-        figures |= {"over_limit": int(sum(counts.values()) > limits.warn_backlog or age > limits.warn_age)}
+        backlog, limits = sum(counts.values()), self._settings
+        over = backlog > limits.warn_backlog or age > limits.warn_age
+        if over and not self._over_limit:
+            self._log.warning("shipping is over its limit", backlog=backlog, seconds=round(age))
+        self._over_limit = over
+        figures |= {"over_limit": int(over)}
         trouble = self._forwarder.trouble if self._has_core_key else "core.parcel_public_key is not set"
         if trouble is not None:
             figures |= {"trouble": trouble}
@@ -114,7 +119,7 @@ class ShipperActor:
         from edgerad.database import Database
         from edgerad.store import ObjectStore, config_from
         from edgerad.telemetry import configure_logging
-        from ship.parcel import outbox_config
+        from ship.orders import outbox_config
 
         configure_logging(settings.telemetry)
         self._poll = settings.ship.poll_interval

@@ -15,9 +15,12 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ship.parcel import Kept, Order, Outcome, Sealed, Workplace, seal
+from ship.orders import Kept, Order, Outcome, Sealed
+
+if TYPE_CHECKING:
+    from ship.parcel import Workplace
 
 COMMAND = (sys.executable, "-m", "ship.worker")
 READY = b"ready\n"
@@ -132,18 +135,18 @@ def serve(work: Callable[[Order], Outcome], orders: BinaryIO, outcomes: BinaryIO
         outcomes.flush()
 
 
-def run(work: Callable[[Order, Workplace], Outcome] = seal) -> None:
-    """Serve on standard input and output, with the settings of the environment."""
+def run(work: Callable[[Order, Workplace], Outcome] | None = None) -> None:
+    """Serve on standard input and output, with the settings of the environment; `work` is ship.parcel.seal."""
     from edgerad.settings import load_settings
     from edgerad.telemetry import configure_logging
-    from ship.parcel import workplace
+    from ship.parcel import seal, workplace
 
     outcomes = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an outcome
     settings = load_settings()
     configure_logging(settings.telemetry)
     place = workplace(settings)
-    serve(lambda order: work(order, place), sys.stdin.buffer, outcomes)
+    serve(lambda order: (work or seal)(order, place), sys.stdin.buffer, outcomes)
 
 
 if __name__ == "__main__":

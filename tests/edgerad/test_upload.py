@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from botocore import auth
 
 from edgerad.s3server import S3Server
-from edgerad.store import ObjectStore, StoreConfig, StoreFull
+from edgerad.store import ClockSkewed, ObjectGone, ObjectStore, StoreConfig, StoreFull
 from edgerad.upload import abort_uploads, put_resumed
 
 PART = 5 * 2**20
@@ -71,10 +73,17 @@ def test_a_range_is_read_of_the_version_that_was_asked_for(store: ObjectStore) -
     assert store.get_range("k", 10, 5, etag) == bytes(range(10, 15))
     assert store.get_range("k", 95, 5, etag) == bytes(range(95, 100))
     store.put("k", b"other" * 20)
-    from edgerad.store import ObjectGone
-
     with pytest.raises(ObjectGone):
         store.get_range("k", 10, 5, etag)
+
+
+def test_a_clock_that_is_wrong_is_named(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[[], datetime] = vars(auth)["get_current_datetime"]
+    monkeypatch.setattr(auth, "get_current_datetime", lambda: real() - timedelta(hours=2))
+    with pytest.raises(ClockSkewed, match="set it right"):
+        store.put("k", b"content")
+    with pytest.raises(ClockSkewed):
+        list(store.list())
 
 
 @pytest.mark.real

@@ -12,7 +12,18 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 How = Literal[
-    "not at all", "refused", "cut", "lost answer", "silent", "garbage", "truncated", "500", "503", "507", "404 page"
+    "not at all",
+    "refused",
+    "cut",
+    "lost answer",
+    "silent",
+    "garbage",
+    "truncated",
+    "403",
+    "500",
+    "503",
+    "507",
+    "404 page",
 ]
 When = Callable[[str, str], bool]
 """Whether a request, by its method and path with query, is meant."""
@@ -20,6 +31,7 @@ DROPPED = {"expect", "connection", "transfer-encoding", "keep-alive"}
 PAGES: dict[How, tuple[int, str, bytes]] = {
     "garbage": (200, "text/html", b"<html><body>Welcome to the hospital's guest network</body></html>"),
     "404 page": (404, "text/html", b"<html><body>not found</body></html>"),
+    "403": (403, "application/xml", b"<Error><Code>AccessDenied</Code></Error>"),
     "500": (500, "application/xml", b"<Error><Code>InternalError</Code></Error>"),
     "503": (503, "application/xml", b"<Error><Code>SlowDown</Code><Message>"),
     "507": (507, "application/xml", b"<Error><Code>InsufficientStorage</Code></Error>"),

@@ -7,7 +7,8 @@ import signal
 import threading
 from pathlib import Path
 
-from ship.parcel import Kept, Order, Outcome, Workplace, seal
+from ship.orders import Kept, Order, Outcome
+from ship.parcel import Workplace, seal
 from ship.worker import run
 
 

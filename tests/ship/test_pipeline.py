@@ -16,7 +16,7 @@ from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.records import DeidRecord, Shipment, now
 from edgerad.settings import load_settings
 from ship import pipeline
-from ship.parcel import Sealed
+from ship.orders import Sealed
 from tests.ship.conftest import SETTINGS, World
 
 POISONED = str(Path(__file__).parent / "poisoned_worker.py")

@@ -14,7 +14,8 @@ from edgerad.database import Database
 from edgerad.metrics import render
 from edgerad.records import ComponentStatus, Shipment, now
 from edgerad.settings import load_settings
-from ship.parcel import Order, Outcome, seal
+from ship.orders import Order, Outcome
+from ship.parcel import seal
 from ship.shipper import COMPONENT, Shipper, keys_of
 from tests.ship.conftest import World
 from train import intake

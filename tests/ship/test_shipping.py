@@ -26,7 +26,8 @@ from edgerad.s3server import disk
 from edgerad.s3server.disk import Draft
 from edgerad.store import StoreConfig, StoreFull
 from ship import pipeline
-from ship.parcel import Kept, Order, Sealed, seal
+from ship.orders import Kept, Order, Sealed
+from ship.parcel import seal
 from tests.ship.conftest import SETTINGS, SMALL_PARTS, World, raw
 
 pytestmark = pytest.mark.usefixtures("deidentified_once")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgerad.settings import load_settings
-from ship.parcel import Kept, Order
+from ship.orders import Kept, Order
 from ship.worker import Worker
 
 SCRIPT = str(Path(__file__).parent / "poisoned_worker.py")
