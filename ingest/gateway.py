@@ -280,3 +280,9 @@ class KafkaDoor:
         from edgerad import bus
 
         return bus.answers(self._kafka, min(self._timeout, READY_SECONDS))
+
+    def close(self) -> None:
+        """Give up the connection."""
+        if self._producer is not None:
+            self._producer.close(timeout=self._timeout)
+            self._producer = None

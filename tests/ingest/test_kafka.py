@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -27,9 +28,11 @@ from edgerad.database import Database
 from edgerad.ledger import ShipPolicy
 from edgerad.records import Assessment, Image, now
 from edgerad.scoring import Outcome, Scored, ScoreRequest
-from edgerad.sections import IngestSettings, KafkaSettings, Secret
+from edgerad.sections import GatewaySettings, IngestSettings, KafkaSettings, Secret
+from edgerad.settings import Settings
 from edgerad.store import Head
 from ingest.books import Books
+from ingest.gateway import KafkaDoor, NotDurable
 from ingest.loop import IngestLoop
 from ingest.sources import KafkaPosition, KafkaSource, SourceRecord
 from tests.conftest import need
@@ -444,7 +447,19 @@ def test_a_broker_that_dies_and_comes_back_loses_and_doubles_nothing(parts_folde
     need("kafka")
     with Kafka(parts_folder / "kafka-restart") as broker:
         settings = own_settings(broker.bootstrap)
-        feed(settings, range(100))
+        door = KafkaDoor(Settings(kafka=settings, gateway=GatewaySettings(kafka_timeout=2.0)))
+
+        def announce(numbers: range) -> None:
+            door.produce([(f"study {number % 5}", event(number)) for number in numbers])
+
+        def announce_as_a_store_does(numbers: range) -> None:
+            for _ in range(LIMIT):
+                with contextlib.suppress(NotDurable):
+                    return announce(numbers)
+            raise AssertionError
+
+        announce(range(100))
+        assert door.answers()
 
         async def work() -> None:
             loop = loop_of(settings, database)
@@ -452,12 +467,17 @@ def test_a_broker_that_dies_and_comes_back_loses_and_doubles_nothing(parts_folde
             await wait(lambda: loop.figures.assessed >= 40)
             await asyncio.to_thread(broker.kill)
             await wait(lambda: loop.trouble == "kafka")
+            assert not door.answers()
+            with pytest.raises(NotDurable):
+                await asyncio.to_thread(announce, range(100, 125))
             await asyncio.to_thread(broker.start)
-            feed(settings, range(100, 150))
+            await asyncio.to_thread(announce_as_a_store_does, range(100, 150))
             await wait(lambda: assessed(database)[0] == 150 and loop.trouble is None)
             await loop.stop()
             await running
 
         run(work())
+        assert door.answers()
         assert assessed(database) == (150, 150)
-        assert committed(settings) == [75, 75]
+        assert sum(committed(settings)) >= 150  # and what was announced twice, once without an answer
+        door.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +164,28 @@ def test_many_associations_at_once(receiver: Receiver, store: ObjectStore, xrays
     with ThreadPoolExecutor(50) as pool:
         assert list(pool.map(lambda data: send(receiver, data), files)) == [[0]] * 50
     assert len(list(store.list())) == 50
+
+
+def test_more_associations_than_allowed_are_told_to_come_back(store: ObjectStore, xrays: list[bytes]) -> None:
+    receiver = Receiver(ReceiverSettings(port=0, max_associations=1), store)
+    receiver.start()
+    host, _, port = receiver.address.rpartition(":")
+    entity = AE(ae_title="MODALITY")
+    entity.add_requested_context(Verification)
+    first = entity.associate(host, int(port), ae_title="EDGERAD")
+    second = entity.associate(host, int(port), ae_title="EDGERAD")
+    assert (first.is_established, second.is_rejected) == (True, True)
+    assert second.acceptor.primitive.result_str == "Rejected Transient"
+    first.release()
+    receiver.stop()
+
+
+@pytest.mark.parametrize("junk", [b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"\x01\x00\xff\xff\xff\xff" + b"A" * 200])
+def test_what_is_no_dicom_on_the_wire_disturbs_nobody(receiver: Receiver, xrays: list[bytes], junk: bytes) -> None:
+    host, _, port = receiver.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as stranger:
+        stranger.sendall(junk)
+        assert send(receiver, xrays[0]) == [0]
 
 
 @pytest.mark.real
