@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("action", choices=["start", "stop", "status"])
     parser.add_argument("--dir", type=Path, required=True, help="folder for the parts' data, logs and pid files")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which; none means kafka, ceph and postgres")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # the parts may stand behind --dir
     chosen = [PARTS[name](options.dir / name) for name in options.parts or ("kafka", "ceph", "postgres")]
     if options.action == "stop":
         for part in reversed(chosen):
