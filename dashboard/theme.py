@@ -39,12 +39,12 @@ STYLE = """
   .er-tag {display: inline-block; padding: 0 .55em; border-radius: .25em; color: #fff; font-weight: 600;
            font-size: .82rem; line-height: 1.5rem; white-space: nowrap}
   .er-score {display: flex; align-items: center; gap: .7rem; white-space: nowrap}
-  .er-risk {font-size: 1.5rem; font-weight: 650; font-variant-numeric: tabular-nums; line-height: 1.2;
-            min-width: 3.4rem}
+  .er-risk {font-size: 1.7rem; font-weight: 650; font-variant-numeric: tabular-nums; line-height: 1.2;
+            min-width: 3.8rem}
   .er-large {font-size: 2.6rem}
   .er-small {color: #55606b; font-size: .84rem; line-height: 1.35; overflow-wrap: anywhere}
-  .er-name {font-weight: 600; line-height: 1.35}
-  .er-line {line-height: 1.35}
+  .er-name {font-weight: 600; font-size: 1.1rem; line-height: 1.35}
+  .er-line {font-size: 1.1rem; line-height: 1.35}
   .er-late {color: #b3261e; font-weight: 600}
   .er-history {border-collapse: collapse; width: 100%; font-size: .88rem}
   .er-history td {padding: .28rem .6rem .28rem 0; border: 0; border-bottom: 1px solid #e6e9ee; vertical-align: top}
@@ -56,6 +56,17 @@ STYLE = """
   .er-table td {padding: .32rem .8rem .32rem 0; border: 0; border-bottom: 1px solid #e6e9ee; vertical-align: top;
                 font-variant-numeric: tabular-nums}
   .er-caveat {margin-top: 1.5rem; padding-top: .6rem; border-top: 1px solid #e6e9ee; color: #55606b; font-size: .8rem}
+  /* A tablet, or a monitor on its side: what does not fit beside goes below, and nothing covers anything. */
+  @media (max-width: 1100px) {
+    [class*="st-key-row-"] [data-testid="stHorizontalBlock"],
+    [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"] [data-testid="stMetric"]),
+    [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"] .er-table),
+    [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"] [data-testid="stVegaLiteChart"]) {flex-wrap: wrap}
+    [class*="st-key-row-"] [data-testid="stColumn"] {flex: 1 1 11.5rem; min-width: 11.5rem}
+    [data-testid="stColumn"]:has([data-testid="stMetric"]) {flex: 1 1 7.5rem; min-width: 7.5rem}
+    [data-testid="stColumn"]:has(.er-table), [data-testid="stColumn"]:has([data-testid="stVegaLiteChart"])
+      {flex: 1 1 100%; min-width: 100%}
+  }
   #MainMenu, [data-testid="stAppDeployButton"] {display: none}
 </style>
 """

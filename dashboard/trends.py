@@ -27,6 +27,11 @@ HEIGHT = 250
 MEASURES = ("accuracy", "sensitivity", "specificity")
 COLORS = alt.Scale(domain=[name for name, _ in TRIAGE.values()], range=[color for _, color in TRIAGE.values()])
 BELOW = alt.Legend(orient="bottom", title=None, labelColor="#17212b")
+CLOCK = {
+    "milliseconds": "%H:%M:%S", "seconds": "%H:%M:%S", "minutes": "%H:%M", "hours": "%H:%M", "day": "%-d %b",
+    "date": "%-d %b", "week": "%-d %b", "month": "%b %Y", "quarter": "%b %Y", "year": "%Y",
+}  # fmt: skip
+"""Times as a hospital writes them: 24 hours, the day before the month."""
 QUIET = {"labelColor": "#55606b", "titleColor": "#55606b", "gridColor": "#e6e9ee", "domainColor": "#b8c0c9"}
 
 
@@ -64,6 +69,7 @@ def _first_with_data() -> str:
 
 def _accuracy(start: datetime, wide: timedelta) -> None:
     st.subheader("Accuracy of the risk prediction")
+    start = queries.aligned(start, wide)  # as the points are, so that the table counts what they show
     by_model = queries.accuracy(parts.database(), start)
     st.caption(
         "Against the newest review of each image, the unsure left out; positive from 50 % risk; lines and brackets "
@@ -101,7 +107,7 @@ def _volume(seen: queries.Trends, span: timedelta, as_shares: bool) -> Any:
     y = alt.Axis(format="%", tickCount=5, **QUIET) if as_shares else alt.Axis(tickMinStep=1, tickCount=5, **QUIET)
     return _bars(
         data,
-        alt.X("start:T", title=None, axis=alt.Axis(tickCount=5, grid=False, **QUIET)),
+        alt.X("start:T", title=None, axis=alt.Axis(format=CLOCK, tickCount=5, grid=False, **QUIET)),
         y,
         ["start:T", "triage:N", "images:Q"],
     )
@@ -166,7 +172,7 @@ def _shares(data: pd.DataFrame, order: list[str], start: datetime) -> Any:
     colors = alt.Scale(domain=order, range=[MODELS[index % len(MODELS)] for index in range(len(order))])
     times = alt.Scale(domain=[start.isoformat(), now().isoformat()])
     base = alt.Chart(data).encode(
-        x=alt.X("time:T", title=None, scale=times, axis=alt.Axis(tickCount=5, grid=False, **QUIET)),
+        x=alt.X("time:T", title=None, scale=times, axis=alt.Axis(format=CLOCK, tickCount=5, grid=False, **QUIET)),
         color=alt.Color("model:N", scale=colors, legend=BELOW),
     )
     scale, axis = alt.Scale(domain=[0, 1]), alt.Axis(format="%", tickCount=5, **QUIET)

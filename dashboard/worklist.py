@@ -14,7 +14,7 @@ from edgerad.reasons import REASONS
 PAGE = 25
 REDRAWN_AFTER = 60.0
 """Seconds after which the rows are drawn again though nothing changed: they say how long each waits."""
-WIDTHS = (1.25, 1.9, 1.75, 2.5, 2.1)
+WIDTHS = (1.5, 1.85, 1.7, 2.4, 2.05)
 
 
 def main() -> None:

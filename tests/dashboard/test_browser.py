@@ -114,3 +114,29 @@ def test_an_expert_labels_by_keys_and_typing_a_name_labels_nothing(
         ("case-2", "unsure", "Dr. Nunyub"),
         ("case-2", "negative", "Dr. Nunyub"),
     ]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("width", [1400, 800])
+def test_nothing_covers_anything_on_a_wide_screen_or_a_narrow_one(
+    edge: Edge, address: str, chromium: str, width: int
+) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": 1200})
+        page.goto(address)
+        row = page.locator(f".st-key-row-open-{edge.alarming}")
+        expect(row.get_by_role("button", name="Acknowledge")).to_be_visible(timeout=60_000)
+        parts = [row.locator(part) for part in (".er-risk", ".er-tag", ".er-name", ".er-late")]
+        parts += [row.get_by_role("button", name=name) for name in ("Acknowledge", "Open")]
+        boxes = [box for part in parts if (box := part.bounding_box())]
+        browser.close()
+    assert len(boxes) == len(parts)
+    for number, one in enumerate(boxes):
+        assert one["x"] + one["width"] <= width, "it is all on the screen"
+        for other in boxes[number + 1 :]:
+            apart_x = one["x"] + one["width"] <= other["x"] + 1 or other["x"] + other["width"] <= one["x"] + 1
+            apart_y = one["y"] + one["height"] <= other["y"] + 1 or other["y"] + other["height"] <= one["y"] + 1
+            assert apart_x or apart_y, (one, other)
