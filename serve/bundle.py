@@ -4,7 +4,7 @@
     model.tflite  the network for CPUs (LiteRT)
     keras.json    the network's structure, and
     weights.npz   its weights, for training and GPUs (Keras)
-    golden.npz    model inputs whose probabilities are in the manifest
+    golden.npz    model inputs whose probabilities are in the manifest, and their activation maps
 
 The digest is SHA-256 over the canonical JSON of the manifest, which lists the SHA-256 of every other file: it names the
 model everywhere. Calibration and thresholds are part of the manifest, so a change of either is another digest.
@@ -33,7 +33,7 @@ from serve.calibrate import Calibration
 from serve.preprocess import PREPROCESSING_VERSION
 from serve.triage import Thresholds
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_FILE = "bundle.json"
 SIGNATURE_CONTEXT = b"edgerad model bundle 1\n"  # so that a signature of anything else cannot be passed off as this
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -82,10 +82,15 @@ class Parity(_Part):
 
 
 class Golden(_Part):
-    """Inputs in `golden.npz` and the calibrated probabilities that every runtime must give for them."""
+    """Inputs in `golden.npz`, and what every runtime must give for them.
+
+    `probabilities` are calibrated; the activation maps are in `golden.npz`, and `map_tolerance` is a share of the range
+    of their values, or of one logit where they range over less.
+    """
 
     probabilities: Annotated[list[float], Field(min_length=1)]
     tolerance: Annotated[float, Field(gt=0, le=0.02)] = 0.01
+    map_tolerance: Annotated[float, Field(gt=0, le=0.05)] = 0.02
 
 
 class Training(_Part):
@@ -96,13 +101,16 @@ class Training(_Part):
     sources: dict[str, int]
     config: dict[str, Any]
     seconds: float
+    cpu_seconds: float | None = None
     attribution: list[str] = []
+    tried: list[str] = []
+    """What was tried on the way, and what it gave, also what failed; the model card prints it."""
 
 
 class Manifest(_Part):
     """All that is known of a model; the bundle's digest is computed over it."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     finding: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,40}$")]
     architecture: str
     created: str
@@ -112,6 +120,8 @@ class Manifest(_Part):
     calibration: CalibrationEntry
     thresholds: ThresholdEntry
     metrics: dict[str, dict[str, Any]]
+    probes: dict[str, dict[str, Any]] = {}
+    """By set: what the model must not live on, as `train.probes` measures it."""
     training: Training
     parity: Parity
     golden: Golden
@@ -162,8 +172,13 @@ class Bundle:
             raise BundleError(f"bundle {self.digest[:12]}: its golden inputs have another shape than its model's input")
         return np.asarray(inputs, np.uint8)
 
-    def check_golden(self, logits: npt.ArrayLike, runtime: str) -> None:
-        """Compare a runtime's logits for the golden inputs with the manifest; BundleError if one is off."""
+    def golden_maps(self) -> npt.NDArray[np.float32]:
+        """Return the activation maps of the golden inputs, float32 [n, rows, columns]."""
+        with np.load(BytesIO(self.read("golden.npz")), allow_pickle=False) as archive:
+            return np.asarray(archive["maps"], np.float32)
+
+    def check_golden(self, logits: npt.ArrayLike, maps: npt.ArrayLike, runtime: str) -> None:
+        """Compare what a runtime gives for the golden inputs with what it must give; BundleError if one is off."""
         golden = self.manifest.golden
         got = self.calibration.apply(logits)
         if got.shape != (len(golden.probabilities),):
@@ -175,6 +190,17 @@ class Bundle:
             raise BundleError(
                 f"bundle {self.digest[:12]} fails its golden cases on {runtime}: a probability differs by {worst:.4f},"
                 f" {golden.tolerance} is allowed; do not serve it, check the runtime's version"
+            )
+        expected, given = self.golden_maps(), np.asarray(maps)
+        if given.shape != expected.shape:
+            raise BundleError(
+                f"bundle {self.digest[:12]}: golden maps of shape {expected.shape}, {runtime} gives {given.shape}"
+            )
+        off = float(np.max(np.abs(given - expected)) / max(float(np.ptp(expected)), 1.0))
+        if not off <= golden.map_tolerance:
+            raise BundleError(
+                f"bundle {self.digest[:12]} fails its golden cases on {runtime}: a map differs by {off:.4f} of its"
+                f" range, {golden.map_tolerance} is allowed; do not serve it, check the runtime's version"
             )
 
 

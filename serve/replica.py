@@ -77,6 +77,7 @@ def _outcome(image_id: str, result: ImageScore | Unreadable, seconds: float) -> 
         threshold_version=result.threshold_version,
         runtime=result.runtime,
         seconds=seconds,
+        activation=result.activation,
         header=result.header,
         novelty=result.novelty,
     )

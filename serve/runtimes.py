@@ -1,8 +1,8 @@
 """What runs the network: a registry from a runtime's name to how it is made from a bundle.
 
-`litert` needs no TensorFlow and starts in a fraction of a second; `tensorflow` is for GPUs. Both give logits;
-calibration and triage are the same code for all. To add a runtime, write a class with `name` and `predict`, and
-register its maker.
+`litert` needs no TensorFlow and starts in a fraction of a second; `tensorflow` is for GPUs. Both give logits, and the
+class activation map of the same pass to whoever asks; calibration and triage are the same code for all. To add a
+runtime, write a class with `name`, `predict` and `explain`, and register its maker.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Batch = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Logits = npt.NDArray[np.float32]
+Maps = npt.NDArray[np.float32]
 FEATURES_LAYER, LOGIT_LAYER = "head_relu", "logit"
 """Names of the last feature layer and of the dense layer after the mean, which every architecture keeps."""
 
@@ -44,6 +45,10 @@ class Runtime(Protocol):
         """Return logits [n] of model inputs [n, size, size, 1] in 0..255; n may be 0."""
         ...
 
+    def explain(self, batch: Batch) -> tuple[Logits, Maps]:
+        """Return logits [n] and activation maps [n, rows, columns], whose means are the logits, of one pass."""
+        ...
+
 
 class LiteRtRuntime:
     """LiteRT with its XNNPACK kernels, one image at a time: batches are no faster on a CPU."""
@@ -61,7 +66,12 @@ class LiteRtRuntime:
         except (ValueError, RuntimeError) as error:
             raise BundleError(f"bundle {bundle.digest[:12]}: LiteRT cannot load model.tflite ({error})") from None
         detail = self._interpreter.get_input_details()[0]
-        self._input, self._output = detail["index"], self._interpreter.get_output_details()[0]["index"]
+        self._input = detail["index"]
+        outputs = {len(output["shape"]): output for output in self._interpreter.get_output_details()}
+        if set(outputs) != {2, 3}:
+            raise BundleError(f"bundle {bundle.digest[:12]}: model.tflite has no logit or no map; export it again")
+        self._logit, self._map = outputs[2]["index"], outputs[3]["index"]
+        self._cells = tuple(int(side) for side in outputs[3]["shape"][1:])
         self._shape = tuple(int(side) for side in detail["shape"])
         size = bundle.manifest.input_size
         if self._shape != (1, size, size, 1):
@@ -71,12 +81,22 @@ class LiteRtRuntime:
 
     def predict(self, batch: Batch) -> Logits:
         """Return logits [n] of [n, size, size, 1]."""
+        return self._run(batch, None)
+
+    def explain(self, batch: Batch) -> tuple[Logits, Maps]:
+        """Return logits [n] and maps [n, rows, columns] of [n, size, size, 1]."""
+        maps = np.empty((len(batch), *self._cells), np.float32)
+        return self._run(batch, maps), maps
+
+    def _run(self, batch: Batch, maps: Maps | None) -> Logits:
         _check_batch(batch, self._shape[1])
         logits = np.empty(len(batch), np.float32)
         for index, image in enumerate(batch):
             self._interpreter.set_tensor(self._input, image[np.newaxis].astype(np.float32))
             self._interpreter.invoke()
-            logits[index] = self._interpreter.get_tensor(self._output)[0, 0]
+            logits[index] = self._interpreter.get_tensor(self._logit)[0, 0]
+            if maps is not None:
+                maps[index] = self._interpreter.get_tensor(self._map)[0]
         return logits
 
 
@@ -96,21 +116,27 @@ class TensorFlowRuntime:
                     raise BundleError("TensorFlow took the whole GPU before; start this replica afresh") from error
         self._tf = tf
         self._size = bundle.manifest.input_size
-        self._model = load_keras(bundle)
+        self._model = with_map(load_keras(bundle))
         signature = tf.TensorSpec((None, self._size, self._size, 1), tf.float32)
         self._call: Callable[[Any], Any] = tf.function(self._forward, input_signature=[signature])
         for size in options.warm_batches:
             self.predict(np.zeros((size, self._size, self._size, 1), np.float32))
 
     def _forward(self, images: Any) -> Any:
-        return self._tf.cast(self._model(images, training=False)[:, 0], self._tf.float32)
+        logits, maps = self._model(images, training=False)
+        return self._tf.cast(logits[:, 0], self._tf.float32), self._tf.cast(maps, self._tf.float32)
 
     def predict(self, batch: Batch) -> Logits:
         """Return logits [n] of [n, size, size, 1]."""
+        return self.explain(batch)[0]
+
+    def explain(self, batch: Batch) -> tuple[Logits, Maps]:
+        """Return logits [n] and maps [n, rows, columns] of [n, size, size, 1]."""
         _check_batch(batch, self._size)
         if not len(batch):
-            return np.empty(0, np.float32)
-        return np.asarray(self._call(self._tf.constant(batch.astype(np.float32))).numpy(), np.float32)
+            return np.empty(0, np.float32), np.empty((0, *self._model.outputs[1].shape[1:]), np.float32)
+        logits, maps = self._call(self._tf.constant(batch.astype(np.float32)))
+        return np.asarray(logits.numpy(), np.float32), np.asarray(maps.numpy(), np.float32)
 
 
 RuntimeMaker = Callable[[Bundle, RuntimeOptions], Runtime]
@@ -124,7 +150,7 @@ def make_runtime(name: str, bundle: Bundle, options: RuntimeOptions = DEFAULT_OP
     if maker is None:
         raise ValueError(f"there is no runtime {name!r}; choose one of {', '.join(sorted(RUNTIMES))}")
     runtime = maker(bundle, options)
-    bundle.check_golden(runtime.predict(bundle.golden_inputs()), name)
+    bundle.check_golden(*runtime.explain(bundle.golden_inputs()), name)
     return runtime
 
 
@@ -154,7 +180,7 @@ def with_map(model: keras.Model) -> keras.Model:
     features, logit = model.get_layer(FEATURES_LAYER).output, model.get_layer(LOGIT_LAYER)
     rows, columns = (int(side) for side in features.shape[1:3])
     cells = keras.layers.Reshape((rows, columns), name="map")(logit(features))
-    return keras.Model(model.inputs, [model.outputs[0], cells], name=model.name)
+    return keras.Model(model.inputs[0], [model.outputs[0], cells], name=model.name)
 
 
 def _check_batch(batch: Batch, size: int) -> None:

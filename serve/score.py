@@ -5,20 +5,20 @@ The Serve replica and `edgerad score` both call this, so that what is tested her
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from edgerad.scoring import Triage
+from edgerad.scoring import ActivationMap, Triage
 from serve.bundle import Bundle, TrustedKeys, bundled_keys, bundled_model, load_bundle
 from serve.calibrate import Calibration
 from serve.decode import DecodedImage, Limits, decode
 from serve.novelty import place_of, usual
 from serve.preprocess import Input, shrink, stretch, to_grid
 from serve.reasons import Unreadable
-from serve.runtimes import Runtime, RuntimeOptions, make_runtime
+from serve.runtimes import Logits, Maps, Runtime, RuntimeOptions, make_runtime
 from serve.view import THRESHOLD as VIEW_THRESHOLD
 from serve.view import view_check
 
@@ -39,6 +39,7 @@ class ImageScore:
     runtime: str
     novelty: float
     header: dict[str, str] = field(default_factory=dict, repr=False)
+    activation: ActivationMap = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ class Scorer:
     def score_prepared(self, prepared: Sequence[Prepared | Unreadable]) -> list[ImageScore | Unreadable]:
         """Run the network on what `prepare` gave, as one batch; refusals pass through."""
         ready = [item.input for item in prepared if not isinstance(item, Unreadable)]
-        logits = iter(self.runtime.predict(np.stack(ready)).tolist() if ready else [])
-        return [item if isinstance(item, Unreadable) else self._result(next(logits), item) for item in prepared]
+        results = iter(_rows(*self.runtime.explain(np.stack(ready))) if ready else [])
+        return [item if isinstance(item, Unreadable) else self._result(*next(results), item) for item in prepared]
 
-    def _result(self, logit: float, prepared: Prepared) -> ImageScore | Unreadable:
+    def _result(self, logit: float, activation: ActivationMap, prepared: Prepared) -> ImageScore | Unreadable:
         if not np.isfinite(logit):
             return Unreadable("model-error", "the network gave no finite number", prepared.header)
         probability = float(self.calibration.apply(logit))
@@ -108,7 +109,12 @@ class Scorer:
             self.runtime.name,
             prepared.novelty,
             prepared.header,
+            activation,
         )
+
+
+def _rows(logits: Logits, maps: Maps) -> Iterable[tuple[float, ActivationMap]]:
+    return zip(logits.tolist(), maps.astype(np.float64).round(2).tolist(), strict=True)
 
 
 def open_scorer(

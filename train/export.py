@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from serve.bundle import Bundle, BundleError, write_bundle
 from serve.calibrate import Calibration
 from serve.preprocess import PREPROCESSING_VERSION
+from serve.runtimes import with_map
 from serve.triage import Thresholds
 from train.architecture import ARCHITECTURE
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 Inputs = npt.NDArray[np.uint8]
-PARITY_TOLERANCE = 0.01  # of a probability; half precision weights give about 0.001
+Floats = npt.NDArray[np.float64]
+Maps = npt.NDArray[np.float32]
+PARITY_TOLERANCE = 0.02  # of a probability; LiteRT folds the normalisation into kernels and rounds those once more
 MAX_FLIPS = 0.005  # share of triage classes that may differ between the runtimes
 DEFAULT_CALIBRATION = Calibration("identity/1")
 DEFAULT_THRESHOLDS = Thresholds("0.80-0.20/1")
@@ -38,6 +41,7 @@ class Provenance:
     training: Mapping[str, Any]  # the fields of serve.bundle.Training
     metrics: Mapping[str, Mapping[str, Any]]
     parent: str | None = None
+    probes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def export_bundle(
@@ -54,13 +58,15 @@ def export_bundle(
     """Write `model` as a bundle at `path`; `golden` and `parity` are model inputs uint8 [n, size, size, 1].
 
     The kernels are rounded to half precision in `model` itself first, so that both artifacts hold the same numbers in
-    half the space. Raises BundleError if the LiteRT model's probabilities or triage classes are not those of Keras.
+    half the space. The Keras file holds the network alone; its activation map, which the LiteRT file gives besides, is
+    made of the same weights. Raises BundleError if the LiteRT model's probabilities, triage classes or maps are not
+    those of Keras.
     """
     round_kernels(model)
     size = int(model.input_shape[1])
     content = convert_litert(model)
-    reference = calibration.apply(keras_logits(model, parity))
-    other = calibration.apply(litert_logits(content, parity))
+    reference = calibration.apply(keras_outputs(model, parity)[0])
+    other = calibration.apply(litert_outputs(content, parity)[0])
     difference = float(np.max(np.abs(reference - other)))
     flips = sum(
         thresholds.classify(float(a)) != thresholds.classify(float(b)) for a, b in zip(reference, other, strict=True)
@@ -71,11 +77,12 @@ def export_bundle(
             f"LiteRT differs from Keras by up to {difference:.4f} with {flips} of {len(parity)} triage classes changed;"
             " the conversion is wrong, the bundle was not written"
         )
+    logits, maps = keras_outputs(model, golden)
     files = {
         "model.tflite": content,
         "keras.json": model.to_json().encode(),
         "weights.npz": weights_archive(model),
-        "golden.npz": _archive({"inputs": golden}),
+        "golden.npz": _archive({"inputs": golden, "maps": maps}),
     }
     manifest = {
         "finding": provenance.finding,
@@ -87,6 +94,7 @@ def export_bundle(
         "calibration": {"version": calibration.version, "a": calibration.a, "b": calibration.b},
         "thresholds": {"version": thresholds.version, "high": thresholds.high, "low": thresholds.low},
         "metrics": provenance.metrics,
+        "probes": provenance.probes,
         "training": provenance.training,
         "parity": {
             "cases": len(parity),
@@ -95,11 +103,13 @@ def export_bundle(
             "tolerance": PARITY_TOLERANCE,
         },
         "golden": {
-            "probabilities": [round(float(p), 6) for p in calibration.apply(keras_logits(model, golden))],
+            "probabilities": [round(float(p), 6) for p in calibration.apply(logits)],
             "tolerance": PARITY_TOLERANCE,
         },
     }
-    return write_bundle(path, manifest, files, key)
+    bundle = write_bundle(path, manifest, files, key)
+    bundle.check_golden(*litert_outputs(content, golden), "litert")
+    return bundle
 
 
 def round_kernels(model: keras.Model) -> None:
@@ -119,17 +129,21 @@ def weights_archive(model: keras.Model) -> bytes:
 
 
 def convert_litert(model: keras.Model) -> bytes:
-    """Return the LiteRT flatbuffer for one image, kernels stored in half precision, computed in single precision."""
+    """Return the LiteRT flatbuffer for one image: logit [1, 1] and map [1, rows, columns] of one pass.
+
+    Kernels are stored in half precision and computed with in single precision.
+    """
     import keras
     import tensorflow as tf
 
     size = int(model.input_shape[1])
     with tempfile.TemporaryDirectory() as folder:
+        view = with_map(model)
         archive = keras.export.ExportArchive()
-        archive.track(model)
+        archive.track(view)
         archive.add_endpoint(
             "serve",
-            lambda images: model(images, training=False),
+            lambda images: view(images, training=False),
             input_signature=[tf.TensorSpec((1, size, size, 1), tf.float32, name="image")],
         )
         archive.write_out(folder, verbose=False)
@@ -139,28 +153,42 @@ def convert_litert(model: keras.Model) -> bytes:
         return bytes(converter.convert())
 
 
-def keras_logits(model: keras.Model, inputs: Inputs, batch_size: int = 64) -> npt.NDArray[np.float64]:
-    """Return the logits of model inputs [n, size, size, 1]."""
+def keras_logits(model: keras.Model, inputs: Inputs) -> Floats:
+    """Return the logits [n] of model inputs [n, size, size, 1]."""
+    return keras_outputs(model, inputs)[0]
+
+
+def keras_outputs(model: keras.Model, inputs: Inputs, batch_size: int = 64) -> tuple[Floats, Maps]:
+    """Return the logits [n] and activation maps [n, rows, columns] of model inputs [n, size, size, 1]."""
+    view = with_map(model)
     parts = [
-        np.asarray(model(inputs[start : start + batch_size].astype(np.float32), training=False))[:, 0]
+        view(inputs[start : start + batch_size].astype(np.float32), training=False)
         for start in range(0, len(inputs), batch_size)
     ]
-    return np.concatenate(parts).astype(np.float64)
+    logits, maps = (np.concatenate([np.asarray(part[index]) for part in parts]) for index in (0, 1))
+    return logits[:, 0].astype(np.float64), maps.astype(np.float32)
 
 
-def litert_logits(content: bytes, inputs: Inputs) -> npt.NDArray[np.float64]:
-    """Return the logits that a LiteRT flatbuffer gives for model inputs [n, size, size, 1]."""
+def litert_logits(content: bytes, inputs: Inputs) -> Floats:
+    """Return the logits [n] that a LiteRT flatbuffer gives for model inputs."""
+    return litert_outputs(content, inputs)[0]
+
+
+def litert_outputs(content: bytes, inputs: Inputs) -> tuple[Floats, Maps]:
+    """Return the logits [n] and maps [n, rows, columns] that a LiteRT flatbuffer gives for model inputs."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
-    source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-    logits = np.empty(len(inputs))
+    source = interpreter.get_input_details()[0]["index"]
+    outputs = {len(output["shape"]): output["index"] for output in interpreter.get_output_details()}
+    logits, maps = np.empty(len(inputs)), []
     for index, image in enumerate(inputs):
         interpreter.set_tensor(source, image[np.newaxis].astype(np.float32))
         interpreter.invoke()
-        logits[index] = interpreter.get_tensor(target)[0, 0]
-    return logits
+        logits[index] = interpreter.get_tensor(outputs[2])[0, 0]
+        maps.append(interpreter.get_tensor(outputs[3])[0])
+    return logits, np.stack(maps)
 
 
 def _round(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

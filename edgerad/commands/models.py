@@ -55,6 +55,23 @@ def list_models(as_json: Json = False) -> None:
         typer.echo(f"no models for {settings.finding} yet; the core registers the shipped one when it starts")
 
 
+@app.command("card")
+def card(
+    path: Annotated[Path | None, typer.Argument(help="Bundle directory; none: the shipped bundle.")] = None,
+) -> None:
+    """Print the model card of a bundle as Markdown: data, figures, shortcuts, limits. `docs/model-card.md` is it."""
+    from serve.bundle import BundleError, bundled_keys, bundled_model, load_bundle
+    from train.card import model_card
+
+    try:
+        shipped = path is None
+        bundle = load_bundle(path or bundled_model(load_settings().finding), bundled_keys(), verify=shipped)
+    except BundleError as error:
+        typer.echo(f"edgerad: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(model_card(bundle), nl=False)
+
+
 @app.command("show")
 def show(
     digest: Annotated[str, typer.Argument(help="Digest, or its beginning; none: the shipped bundle.")] = "",

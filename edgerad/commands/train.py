@@ -16,6 +16,9 @@ def train(
     weights: Annotated[Path | None, typer.Option(help="With --data: ImageNet weights (.npz).")] = None,
     out: Annotated[Path | None, typer.Option(help="With --data: bundle directory to write.")] = None,
     test: Annotated[Path | None, typer.Option(help="With --data: labelled folder to evaluate on.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="With --data: folder for the state after every epoch, to go on from.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Retrain now from the core's labelled cases, whatever their number; exit status 1 when the run failed."""
@@ -23,9 +26,9 @@ def train(
         if weights is None or out is None:
             typer.echo("edgerad: --data needs --weights and --out", err=True)
             raise typer.Exit(2)
-        from train.pretrain import main
+        from train.pretrain import pretrain
 
-        main(data=data, weights=weights, out=out, test=test, epochs=7, phantoms=2400, state=None)
+        pretrain(data, weights, out, test=test, state=state, say=typer.echo)
         return
     from edgerad import cluster
     from edgerad.commands import reach

@@ -141,7 +141,8 @@ def test_a_signature_of_the_bare_digest_is_refused(bundle: Spoil) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda manifest: manifest.update(schema_version=2), "schema 2.*reads 1.*upgrade"),
+        (lambda manifest: manifest.update(schema_version=3), "schema 3.*reads 2.*upgrade"),
+        (lambda manifest: manifest.update(schema_version=1), "schema 1.*reads 2.*publish the model again"),
         (lambda manifest: manifest.update(preprocessing_version="grid299/9"), "needs preprocessing grid299/9"),
         (lambda manifest: manifest["parity"].update(max_difference=0.5), "runtimes differ by 0.5"),
         (lambda manifest: manifest["thresholds"].update(low=0.9), "0 < low <= high < 1"),
@@ -178,16 +179,21 @@ def test_golden_cases_must_be_met() -> None:
     bundle = load_bundle(bundled_model(), bundled_keys())
     probabilities = np.array(bundle.manifest.golden.probabilities)
     logits = np.log(probabilities / (1 - probabilities))
-    bundle.check_golden(logits, "test")
+    maps = bundle.golden_maps()
+    bundle.check_golden(logits, maps, "test")
     off = logits.copy()
     off[3] += 4 * (1 if probabilities[3] < 0.5 else -1)
     with pytest.raises(BundleError, match="fails its golden cases on test"):
-        bundle.check_golden(off, "test")
+        bundle.check_golden(off, maps, "test")
     off[3] = np.nan
     with pytest.raises(BundleError, match="golden cases"):
-        bundle.check_golden(off, "test")
+        bundle.check_golden(off, maps, "test")
     with pytest.raises(BundleError, match="golden cases"):
-        bundle.check_golden(logits[:-1], "test")
+        bundle.check_golden(logits[:-1], maps, "test")
+    with pytest.raises(BundleError, match="a map differs"):
+        bundle.check_golden(logits, maps[:, ::-1], "test")
+    with pytest.raises(BundleError, match="golden maps of shape"):
+        bundle.check_golden(logits, maps[:, 1:], "test")
 
 
 def test_writing_makes_a_bundle_that_loads_and_never_overwrites(tmp_path: Path) -> None:

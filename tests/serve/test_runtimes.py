@@ -31,6 +31,15 @@ def test_a_batch_gives_what_single_images_give(scorer: Scorer) -> None:
     np.testing.assert_allclose(scorer.runtime.predict(batch.astype(np.float32)), whole, atol=1e-5)
 
 
+def test_the_map_comes_with_the_same_pass_and_its_mean_is_the_logit(scorer: Scorer) -> None:
+    batch = inputs(3)
+    logits, maps = scorer.runtime.explain(batch)
+    np.testing.assert_array_equal(logits, scorer.runtime.predict(batch))
+    np.testing.assert_allclose(maps.mean(axis=(1, 2)), logits, atol=0.02)
+    assert np.ptp(maps[0] - maps[1]) > 0.5, "each image has its own"
+    assert scorer.runtime.explain(batch[:0])[1].shape == (0, *maps.shape[1:])
+
+
 @pytest.mark.parametrize("shape", [(160, 160, 1), (1, 100, 160, 1), (1, 160, 160, 3)])
 def test_another_shape_is_refused(scorer: Scorer, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="the model takes"):
@@ -46,8 +55,8 @@ def test_golden_cases_are_proven_before_a_runtime_is_handed_out(monkeypatch: pyt
     class Drifted:
         name = "drifted"
 
-        def predict(self, batch: Any) -> Any:
-            return np.zeros(len(batch), np.float32)
+        def explain(self, batch: Any) -> Any:
+            return np.zeros(len(batch), np.float32), np.zeros((len(batch), 5, 5), np.float32)
 
     monkeypatch.setitem(RUNTIMES, "drifted", lambda bundle, options: Drifted())
     with pytest.raises(BundleError, match="fails its golden cases on drifted"):
@@ -83,3 +92,6 @@ def test_tensorflow_gives_what_litert_gives(scorer: Scorer) -> None:
     assert np.ptp(ours) > 0.5, "not all the same, or parity says little"
     np.testing.assert_allclose(tensorflow.predict(batch[:1]), tensorflow.predict(batch)[:1], atol=2e-3)
     assert tensorflow.predict(batch[:0]).shape == (0,)
+    assert tensorflow.explain(batch[:0])[1].shape == (0, *bundle.golden_maps().shape[1:])
+    shown, drawn = (runtime.explain(batch)[1] for runtime in (scorer.runtime, tensorflow))
+    assert np.abs(shown - drawn).max() <= 0.05 * np.ptp(drawn)

@@ -27,9 +27,14 @@ class Fixed:
 
     def predict(self, batch: Any) -> Any:
         """Return the next logits."""
+        return self.explain(batch)[0]
+
+    def explain(self, batch: Any) -> tuple[Any, Any]:
+        """Return the next logits, and maps that hold them in every cell."""
         self.batches += 1
         taken, self.logits = self.logits[: len(batch)], self.logits[len(batch) :]
-        return np.array(taken, np.float32)
+        logits = np.array(taken, np.float32)
+        return logits, np.tile(logits[:, np.newaxis, np.newaxis], (1, 2, 2))
 
 
 def test_each_item_gets_its_own_result_in_one_batch(scorer: Scorer, phantom: Phantom) -> None:
@@ -44,6 +49,7 @@ def test_each_item_gets_its_own_result_in_one_batch(scorer: Scorer, phantom: Pha
     assert [kinds[0], kinds[2], kinds[4]] == ["low", "unknown", "high"]
     second = results[2]
     assert isinstance(second, ImageScore)
+    assert second.activation == [[0.0, 0.0], [0.0, 0.0]], "its own map, not its neighbour's"
     assert second.header["Modality"] == "DX"
     assert "PatientName" not in repr(second), "a score in a log shows no patient"
 

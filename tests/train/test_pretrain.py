@@ -1,0 +1,106 @@
+"""Training the shipped model anew, on a scale of minutes: data in, a signed bundle with figures and probes out."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgerad.phantom import random_spec, render
+from serve.bundle import BundleError, load_bundle, read_trusted_keys
+from serve.runtimes import make_runtime
+from tests.train.tiny import build_tiny
+from train import architecture
+from train.card import model_card
+from train.fit import FitConfig
+from train.pretrain import SHIPPED, Recipe, Stage, load_training, pretrain, subgroups
+
+
+def write_images(folder: Path, count: int, seed: int) -> Path:
+    """Write phantoms as a labelled folder of JPEG files, named as Kermany's are."""
+    for number in range(count):
+        phantom = render(random_spec((seed, number), positive=number % 2 == 1, size=256))
+        name = f"person{number}_bacteria_{number}.jpeg" if number % 2 else f"IM-{number:04d}-0001.jpeg"
+        path = folder / phantom.spec.label / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), phantom.pixels >> (phantom.spec.bits - 8))
+    return folder
+
+
+def test_no_patient_and_no_phantom_is_both_trained_on_and_held_out(tmp_path: Path) -> None:
+    write_images(tmp_path, 40, 61)
+    training, validation, held_out = load_training(tmp_path, Recipe(phantoms=6, held_out=2))
+    assert len(training) + len(validation) == 46
+    assert len(validation) > 0
+    assert set(held_out) == {"phantom-standard", "phantom-portable", "phantom-legacy-cr"}
+    pixels = {grid.tobytes() for grid in training.grids}
+    for cases in (validation, *held_out.values()):
+        assert not set(cases.groups) & set(training.groups[:40])
+        assert not pixels & {grid.tobytes() for grid in cases.grids}
+    assert training.lesions is not None
+    assert not training.lesions[: len(training) - 6].any(), "nobody knows where the lesions of real images lie"
+
+
+def test_subgroups_are_counted_by_what_the_names_and_the_widths_tell() -> None:
+    names = ["IM-1.jpeg", "IM-2.jpeg", "person1_virus_1.jpeg", "person2_bacteria_1.jpeg"]
+    found = subgroups(names, np.array([0, 0, 1, 1]), [2000, 1000, 900, 1500], np.array([True, False, True, True]))
+    counted = {name: (row["cases"], row["right"]["value"]) for name, row in found.items()}
+    assert counted == {
+        "normal, narrow": (1, 0.0), "normal, wide": (1, 1.0), "abnormal, narrow": (1, 1.0), "abnormal, wide": (1, 1.0),
+        "bacterial": (1, 1.0), "viral": (1, 1.0),
+    }  # fmt: skip
+
+
+@pytest.mark.tf
+def test_a_bundle_comes_out_whose_figures_card_and_key_are_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The network itself is tested elsewhere; a small one shows the same of what is around it in a tenth of the time.
+    monkeypatch.setattr(architecture, "build_model", lambda size, seed: build_tiny(seed))
+    monkeypatch.setattr(architecture, "load_imagenet", lambda model, path: 0)
+    data, test = write_images(tmp_path / "data", 40, 62), write_images(tmp_path / "test", 8, 63)
+    short = FitConfig(epochs=1, batch_size=16)
+    stages = {"learn": Stage(replace(short, map_weight=0.0)), "harden": Stage(short)}
+    recipe = Recipe(phantoms=8, held_out=6, stages=stages)
+    said: list[str] = []
+    out = tmp_path / "models" / "pneumonia"
+    made = pretrain(
+        data, tmp_path / "weights.npz", out, test=test, state=tmp_path / "state", recipe=recipe, say=said.append
+    )
+    keys = read_trusted_keys(out.parent / "trusted-keys.json")
+    bundle = load_bundle(out, keys)
+    assert bundle.digest == made.digest
+    with pytest.raises(BundleError, match="not trusted"):
+        load_bundle(out, {})
+    make_runtime("litert", bundle)
+    assert {path.name for path in (tmp_path / "state").iterdir()} == {"learn.npz", "harden.npz"}
+
+    manifest = bundle.manifest
+    assert manifest.training.sources["kermany"] < 40, "some patients are held out"
+    assert manifest.training.config["harden"]["fit"]["epochs"] == 1
+    assert manifest.training.cpu_seconds is not None
+    assert set(manifest.metrics) == {
+        "validation", "test", "phantom-standard", "phantom-portable", "phantom-legacy-cr",
+    }  # fmt: skip
+    assert manifest.metrics["test"]["cases"] == 8
+    assert "width" in manifest.probes["test"]["correlations"]
+    assert "kernel: bilinear" in manifest.probes["test"]["invariances"]
+    assert "width" not in manifest.probes["validation"]["correlations"]
+    assert manifest.probes["test"]["subgroups"]["bacterial"]["cases"] == 4
+    card = model_card(bundle)
+    assert bundle.digest in card
+    assert f"{manifest.metrics['test']['auroc']['value']:.3f}" in card
+    assert any(line.startswith("test: ") and json.loads(line.removeprefix("test: ")) for line in said)
+
+    with pytest.raises(FileExistsError, match="immutable"):
+        pretrain(data, tmp_path / "weights.npz", out, recipe=recipe)
+
+
+def test_the_shipped_recipe_learns_first_and_then_unlearns_what_is_no_evidence() -> None:
+    learn, harden = SHIPPED.stages["learn"], SHIPPED.stages["harden"]
+    assert list(SHIPPED.stages) == ["learn", "harden"]
+    assert learn.augment.frame_only == learn.augment.foreign_frame == learn.augment.spectrum == 0
+    assert min(harden.augment.frame_only, harden.augment.foreign_frame, harden.augment.spectrum) > 0
+    assert learn.fit.map_weight == 0 < harden.fit.map_weight
