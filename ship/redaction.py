@@ -154,7 +154,8 @@ def _within(boxes: Sequence[Box]) -> Callable[[Box], bool]:
 
 
 def _boxes(lines: Iterable[Line], shape: tuple[int, int]) -> list[Box]:
-    return [text.area(line, shape) for line in lines]
+    lines = list(lines)
+    return [text.area(line, shape) for line in lines] + text.gaps(lines)
 
 
 def _disagree(chosen: Sequence[Line], lines: Sequence[Line], identity: Identity) -> bool:

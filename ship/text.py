@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,8 @@ MAX_UNREAD = 0.06
 """Height of such a line, of the image's shorter side."""
 PADDING = 6
 """Pixels around a detected line: the union of both engines misses stroke ends without it."""
+GAP = (0.6, 2.5)
+"""Line heights between two lines of a block where another one may stand."""
 ENDS = 0.3
 """Line heights by which a line is lengthened at both ends: of faint ones the first or last character is missed."""
 NEIGHBOURHOOD = 1.5
@@ -34,6 +37,37 @@ MARKERS = frozenset({
 def area(line: Line, shape: tuple[int, int]) -> Box:
     """What is filled of an image of that shape (rows, columns) for the line's sake."""
     return line.box.lengthened(round(ENDS * line.box.short_side)).grown(PADDING).clipped(*shape)
+
+
+def gaps(lines: Sequence[Line]) -> list[Box]:
+    """Where a line is missing from a block: between two parallel ones of like height that stand above each other.
+
+    Ribs hide single lines of a block from the detectors, not its neighbours.
+    """
+    found = []
+    for upright in (False, True):
+        rows = sorted({_laid(line.box, upright) for line in lines if _is_upright(line.box) == upright})
+        for first, second in itertools.combinations(rows, 2):
+            upper, lower = sorted((first, second), key=lambda box: (box.y0, box.y1))
+            height = min(upper.short_side, lower.short_side)
+            gap = Box(min(upper.x0, lower.x0), upper.y1, max(upper.x1, lower.x1), lower.y0)
+            shared = min(upper.x1, lower.x1) - max(upper.x0, lower.x0)
+            if (
+                GAP[0] * height <= gap.y1 - gap.y0 <= GAP[1] * height
+                and max(upper.short_side, lower.short_side) <= 1.5 * height
+                and 2 * shared >= min(upper.x1 - upper.x0, lower.x1 - lower.x0)
+            ):
+                found.append(_laid(gap, upright))
+    return found
+
+
+def _is_upright(box: Box) -> bool:
+    return box.y1 - box.y0 > box.x1 - box.x0
+
+
+def _laid(box: Box, upright: bool) -> Box:
+    """The box with rows and columns exchanged, and back."""
+    return Box(box.y0, box.x0, box.y1, box.x1) if upright else box
 
 
 def alphanumerics(text: str) -> int:

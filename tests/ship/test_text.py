@@ -58,3 +58,13 @@ def test_a_line_that_holds_a_value_of_the_patient_goes_whatever_its_score_and_si
 def test_what_is_filled_reaches_beyond_the_line_at_its_ends_and_not_beyond_the_image() -> None:
     assert text.area(line("Doe", Box(100, 200, 180, 220)), SHAPE) == Box(88, 194, 192, 226)
     assert text.area(line("Doe", Box(2, 100, 22, 180)), SHAPE) == Box(0, 88, 28, 192)
+
+
+def test_a_line_that_is_missing_between_two_of_a_block_goes_and_the_usual_space_between_lines_stays() -> None:
+    rows = [line("Doe", Box(10, top, 210, top + 20)) for top in (100, 128, 190)]
+    assert text.gaps(rows) == [Box(10, 148, 210, 190)]
+    assert text.gaps(rows[:2]) == []
+    assert text.gaps([rows[0], line("KV59", Box(400, 160, 460, 180))]) == []
+    assert text.gaps([rows[0], line("Doe", Box(10, 160, 400, 240))]) == []
+    columns = [line("Doe", Box(left, 10, left + 20, 210)) for left in (100, 150)]
+    assert text.gaps(columns) == [Box(120, 10, 150, 210)]
