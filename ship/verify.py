@@ -20,6 +20,7 @@ from ship.identity import LONG, Identity
 
 IN_PIXELS = 10
 """From this length on a value is looked for among the pixels as well, where short ones occur by chance."""
+MIN_DISTINCT = 4
 
 _FREE_TEXT = frozenset(("LT", "ST", "UT", "UC", "UR", "UN", "AE", "OB", "OD", "OF", "OL", "OV", "TM", "AT", "SV", "UV"))
 _CODES = frozenset((0x00080100, 0x00080102, 0x00080104))
@@ -189,7 +190,7 @@ def scan(header: bytes, pixels: bytes, identity: Identity) -> None:
     for text, anywhere in identity.spellings().items():
         encodings = _UNICODE if text.isascii() else _UNICODE + _NATIONAL
         for needle in {raw for encoding in encodings if (raw := _encoded(text, encoding))}:
-            if len(needle) >= IN_PIXELS:
+            if _is_no_pattern(text, needle):
                 long.add(needle)
             position = lowered.find(needle)
             while position >= 0:
@@ -198,6 +199,14 @@ def scan(header: bytes, pixels: bytes, identity: Identity) -> None:
                 position = lowered.find(needle, position + 1)
     if among(pixels.lower(), long):
         raise NotClean("one of the patient's values among the pixel bytes")
+
+
+def _is_no_pattern(text: str, needle: bytes) -> bool:
+    """Whether bytes are long and varied enough not to be pixels: "12345" in UTF-16 is a ramp of five grey values."""
+    enough = len(text) >= IN_PIXELS or (
+        not text.isascii() and needle == text.lower().encode() and len(needle) >= IN_PIXELS
+    )
+    return enough and len(set(needle)) >= MIN_DISTINCT
 
 
 def among(data: bytes, needles: Iterable[bytes]) -> bool:

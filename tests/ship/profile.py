@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,14 @@ def leaves(dataset: Dataset, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple
                 yield from leaves(item, (*path, int(element.tag), number))
         else:
             yield (*path, int(element.tag)), element
+
+
+def validator_errors(path: Path) -> set[str]:
+    """What dciodvfy (dicom3tools) calls an error in a file."""
+    command = ["dciodvfy", "-new", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    assert "Image" in done.stderr, done.stderr  # it names the kind of object that it recognised
+    return {line for line in done.stderr.splitlines() if line.startswith("Error")}
 
 
 ENDS: Mapping[Action, str] = {

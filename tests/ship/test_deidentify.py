@@ -33,6 +33,8 @@ from ship.keys import SiteKey
 from ship.parcel import workplace
 from ship.redaction import Redaction
 from ship.verify import verify_dicom
+from tests.conftest import need
+from tests.ship.profile import validator_errors
 
 KEY = SiteKey(bytes(range(32)))
 SPEC = next(spec for seed in range(60) if (spec := random_spec(seed, size=256)).storage == "DX")
@@ -299,6 +301,19 @@ def test_patient_characteristics_are_kept_and_declared_where_the_site_says_so() 
     read = dcmread(io.BytesIO(result.data))
     assert read.PatientSex == PERSON.sex
     assert "113108" in [item.CodeValue for item in read.DeidentificationMethodCodeSequence]
+
+
+@pytest.mark.usefixtures("no_text")
+@pytest.mark.parametrize(
+    "name", ["RG3_J2KI", "RGB_ORIGINAL", "burned_in_missing", "burned_in_no", "cookie1", "vlut_04"]
+)
+def test_real_files_of_devices_stay_as_valid_as_they_were(name: str, shared: Path, tmp_path: Path) -> None:
+    need("dicom3tools")
+    path = shared / "data" / "dicom" / f"{name}.dcm"
+    result = deidentify(path.read_bytes(), KEY)
+    assert isinstance(result, Clean), result
+    (tmp_path / "clean.dcm").write_bytes(result.data)
+    assert validator_errors(tmp_path / "clean.dcm") - validator_errors(path) == set()
 
 
 @pytest.mark.parametrize("keep", [False, True])

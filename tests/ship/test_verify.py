@@ -242,7 +242,7 @@ def test_the_second_reader_reads_what_pydicom_reads() -> None:
     assert [element.texts for element in inner] == [["399348003"], ["SCT"], ["antero-posterior"]]
 
 
-@pytest.mark.parametrize("text", ["Müller^Jörg", "19530201000000", "1.2.840.113619.2.1", "小东王小东王小东"])
+@pytest.mark.parametrize("text", ["Müller^Jörg", "19530201000000", "1.2.840.113619.2.1", "小东王小东王小东王小"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
 def test_a_value_among_the_pixel_bytes_is_found(text: str, encoding: str) -> None:
     identity = Identity(words=frozenset({text.lower()}), uids=frozenset({text}))
@@ -256,6 +256,18 @@ def test_a_value_among_the_pixel_bytes_is_found(text: str, encoding: str) -> Non
     assert verify_dicom(written(dataset), raw, BOXES, Identity(), LIMIT) is not None
     with pytest.raises(NotClean, match="pixel bytes"):
         verify_dicom(written(dataset), raw, BOXES, identity, LIMIT)
+
+
+@pytest.mark.parametrize("text", ["12345", "0000000000", "1111122222"])
+def test_a_ramp_or_an_even_area_of_the_image_is_no_value(text: str) -> None:
+    raw = np.full((32, 40), 0x3030, np.uint16)
+    raw[20, :5] = np.frombuffer(b"12345".decode().encode("utf-16-le"), np.uint16)
+    raw[21, :10] = np.frombuffer(("1" * 5 + "2" * 5).encode("utf-16-le"), np.uint16)
+    dataset = clean()
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+    dataset.PixelData = px.redact(raw, BOXES)[0].tobytes()
+    dataset["PixelData"].VR = "OW"
+    assert verify_dicom(written(dataset), raw, BOXES, Identity(words=frozenset({text})), LIMIT) is not None
 
 
 def test_the_one_pass_search_finds_what_a_plain_search_finds() -> None:
