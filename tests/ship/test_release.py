@@ -134,3 +134,16 @@ def test_a_person_cannot_release_what_the_header_forbids() -> None:
     small = deidentify(data, KEY, Options(max_pixels=10), release=Release((BOX,)))
     assert isinstance(small, Quarantined)
     assert small.reason is Reason.UNSUPPORTED
+
+
+def test_the_real_engines_find_what_the_person_left_and_pass_what_was_covered() -> None:
+    phantom = render(random_spec(8, size=512, burned_in=True))
+    pixels = px.decode_dicom(dcmread(io.BytesIO(to_dicom(phantom))), 10**7)
+    with pytest.raises(Doubtful) as caught:
+        fill_by_hand(pixels, Identity(), Release(()))
+    assert caught.value.why == "text-left"
+    around = caught.value.boxes[0]
+    for box in caught.value.boxes[1:]:
+        around = around.around(box)
+    done = fill_by_hand(pixels, Identity(), Release((around.grown(12),)))
+    assert px.proven(pixels, done.pixels, done.boxes)
