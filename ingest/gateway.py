@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -183,7 +185,6 @@ class GatewayActor:
 
     def __init__(self, settings: Settings) -> None:
         """Listen as soon as the actor lives."""
-        import socket
         import threading
 
         import uvicorn
@@ -206,14 +207,8 @@ class GatewayActor:
             lambda: None if kafka else _nudge(),
             producer.answers if producer else lambda: True,
         )
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        port_file = settings.data_dir / "run" / "gateway.port"
-        port = settings.gateway.port or (int(port_file.read_text(encoding="utf-8")) if port_file.exists() else 0)
-        listener.bind((settings.gateway.host, port))
+        listener = listen(settings.gateway.host, settings.gateway.port, settings.data_dir / "run" / "gateway.port")
         self._address = f"http://{settings.gateway.host}:{listener.getsockname()[1]}"
-        port_file.parent.mkdir(parents=True, exist_ok=True)
-        port_file.write_text(str(listener.getsockname()[1]), encoding="utf-8")
         config = uvicorn.Config(create_app(doors), log_config=None, access_log=False, server_header=False)
         server = uvicorn.Server(config)
         threading.Thread(target=server.run, args=([listener],), daemon=True).start()
@@ -221,6 +216,22 @@ class GatewayActor:
     def address(self) -> str:
         """Return the URL."""
         return self._address
+
+
+def listen(host: str, port: int, kept: Path) -> socket.socket:
+    """Return a bound socket; with port 0 on the free one of before, kept in a file, unless another took it since."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port or (int(kept.read_text(encoding="utf-8")) if kept.exists() else 0)))
+    except OSError:
+        if port:
+            listener.close()
+            raise
+        listener.bind((host, 0))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(str(listener.getsockname()[1]), encoding="utf-8")
+    return listener
 
 
 def _nudge() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.s3server import S3Server
 from edgerad.sections import GatewaySettings
 from edgerad.store import ObjectStore, StoreConfig
-from ingest.gateway import UNNAMED, Doors, NotDurable, create_app
+from ingest.gateway import UNNAMED, Doors, NotDurable, create_app, listen
 
 TOKEN = {"Authorization": "Bearer sesame"}
 SAMPLE = (Path(__file__).parent / "samples" / "ceph_put.json").read_bytes()
@@ -188,3 +189,19 @@ def test_health_readiness_and_metrics(client: TestClient, doors: Doors) -> None:
     assert client.get("/metrics").content == b"edgerad_images 1\n"
     doors.kafka_answers = lambda: False
     assert client.get("/readyz").status_code == 503
+
+
+def test_a_free_port_stays_the_same_until_another_program_takes_it(tmp_path: Path) -> None:
+    kept = tmp_path / "run" / "gateway.port"
+    with listen("127.0.0.1", 0, kept) as first:
+        port = first.getsockname()[1]
+    with listen("127.0.0.1", 0, kept) as again:
+        assert again.getsockname()[1] == port
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with listen("127.0.0.1", 0, kept) as moved:
+            assert moved.getsockname()[1] != port
+            assert kept.read_text(encoding="utf-8") == str(moved.getsockname()[1])
+        with pytest.raises(OSError, match="in use"):
+            listen("127.0.0.1", port, kept)
