@@ -20,6 +20,8 @@ _REACH = 64
 _READABLE = 0.3
 """A reading with less confidence is noise, even where it resembles a value."""
 
+_OUTLINE = 8
+"""Pixels by which detectors draw a line larger than a filled box; the smallest letters are 12 high."""
 _CLOSE = 48
 """Pixels to which a line's box is enlarged for the close look: twice the least that the detectors are sure of."""
 _MAX_ZOOM = 3.0
@@ -86,6 +88,11 @@ def covered(pixels: px.Pixels, boxes: Sequence[Box]) -> float:
     return float(px.mask(pixels, boxes).mean())
 
 
+def is_outline(filled: Iterable[Box]) -> Callable[[Box], bool]:
+    """Whether a line is a filled box that itself looks like one: too little is beside the constant to hold a letter."""
+    return _within([box.grown(_OUTLINE) for box in filled])
+
+
 def find_lines(pixels: px.Pixels, identity: Identity, threads: int = 1) -> list[Line]:
     """Every line that any engine finds on any view, first of the whole image, then closely around what must go."""
     shape = (pixels.shape[0], pixels.shape[1])
@@ -131,11 +138,11 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
         if covered(pixels, boxes) > max_share:
             raise Doubtful("too-much-text", f"text covers more than {max_share:.0%} of the image", boxes)
         redacted, fill = px.redact(pixels, boxes, inverted=inverted)
-        # A filled box may look like a line itself; inside it there is nothing to read.
-        remaining = ocr.read_lines(views.even_view(redacted), v4, skip=_within(boxes))
+        outline = is_outline(boxes)
+        remaining = ocr.read_lines(views.even_view(redacted), v4, skip=outline)
         again = views.plain_view(redacted)
         for region in neighbourhoods(boxes, _REACH):
-            remaining += ocr.read_lines(again, v6, region=region.clipped(*shape), skip=_within(boxes))
+            remaining += ocr.read_lines(again, v6, region=region.clipped(*shape), skip=outline)
         chosen = _chosen(remaining, shape, identity)
         if chosen:
             continue

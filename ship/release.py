@@ -40,12 +40,12 @@ def fill_by_hand(
     boxes = tuple(sorted({part for box in release.boxes if _real(part := box.clipped(*shape))}))
     filled, fill = px.redact(pixels, boxes, inverted=inverted)
     lines = redaction.find_lines(filled, identity, threads)
-    left, known = [], False
+    left, known, outline = [], False, redaction.is_outline(boxes)
     for line in text.to_redact(lines, shape, is_known=identity.resembles):
         box = line.box.grown(text.PADDING).clipped(*shape)
         if identity.resembles(line.text):
             known = True
-        elif any(box.overlaps(other) for other in release.dismissed):
+        elif outline(line.box) or any(box.overlaps(other) for other in release.dismissed):
             continue
         left.append(box)
     if known:
