@@ -211,8 +211,9 @@ def test_a_dead_store_or_database_is_waited_for(bench: Bench, monkeypatch: pytes
 
 
 def test_enough_new_labels_start_one_training_and_intake_goes_on_meanwhile(
-    bench: Bench, make_parcel: Callable[..., Any]
+    bench: Bench, make_parcel: Callable[..., Any], desk: intake.Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(intake, "desk_of", lambda _: desk)
     loop = Loop(bench.settings, bench.core())
     bench.label(NEEDED - 1)
     loop.step()
