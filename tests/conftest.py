@@ -161,16 +161,24 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     with tempfile.TemporaryDirectory(prefix="edgerad-ray-", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            address="local",
-            num_cpus=8,
-            object_store_memory=200 * 2**20,
-            include_dashboard=False,
-            namespace="edgerad",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
-            _node_ip_address="127.0.0.1",
-        )
+        for tries_left in (2, 1, 0):
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=8,
+                    object_store_memory=200 * 2**20,
+                    include_dashboard=False,
+                    namespace="edgerad",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=folder,
+                    _node_ip_address="127.0.0.1",
+                )
+                break
+            except Exception:
+                # Ray gives a busy machine 30 s to start, which no setting changes.
+                ray.shutdown()
+                if not tries_left:
+                    raise
         yield
         ray.shutdown()
