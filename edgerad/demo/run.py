@@ -26,8 +26,6 @@ FEED_BATCH = 8
 REVIEW_SHARE = 0.6
 OPEN_ALERTS = 4
 PAUSE = 0.5
-TRIGGER_WITHIN = 15.0
-"""Seconds that the core has to begin a retraining once the labels are there."""
 STALLED_AFTER = 120.0
 """Seconds without any change after which the demo gives up waiting and says what it waited for."""
 
@@ -163,20 +161,21 @@ def _turn(demo: Demo, system: compose.System, material: Material, show: Show) ->
 
 def _retrain(demo: Demo, system: compose.System, tick: Callable[[str], Counts], labelled: int) -> TrainingRun | None:
     """Wait for the core to retrain by itself; return the run, or None with a note of why there was none."""
+    from train import cases
+
     needed = system.settings.train.min_new_labels
-    deadline = time.monotonic() + TRIGGER_WITHIN
-    while (run := counts.newest_run(system.database)) is None:
-        if time.monotonic() > deadline:
-            demo.notes["training"] = (
-                f"none: {labelled} labels, the core retrains at {needed} of positive and negative cases"
-                if labelled
-                else "none: nothing to label (folders named NORMAL and PNEUMONIA stand for the expert)"
-            )
-            return None
-        tick("waiting for labels")
-    _wait(demo, tick, "retraining", lambda seen: seen.training != "running")
+    usable = cases.new_labels(system.database, system.settings.finding)
+    if usable < needed and counts.newest_run(system.database) is None:
+        demo.notes["training"] = (
+            f"none: {usable} of {labelled} labels are of patients to train on, the core retrains at {needed}"
+            if labelled
+            else "none: nothing to label (folders named NORMAL and PNEUMONIA stand for the expert)"
+        )
+        return None
+    if _wait(demo, tick, "waiting for the core", lambda seen: seen.training != "waiting"):
+        _wait(demo, tick, "retraining", lambda seen: seen.training != "running")
     run = counts.newest_run(system.database)
-    demo.notes["training"] = run.state if run else "none"
+    demo.notes["training"] = run.state if run else "none: the core did not begin"
     return run
 
 
