@@ -49,7 +49,7 @@ def test_the_whole_loop_over_kafka_ceph_and_postgresql(kafka_broker: Kafka, ceph
     account_is_complete(summary)
     assert summary["events"] == "store > gateway > Kafka"
     assert summary["shipments"].get("received", 0) > 0
-    assert summary["training"]["state"] == "succeeded"
+    assert summary["training"]["state"] == "succeeded", summary["training"]
     assert summary["training"]["workers"] == 2
     assert summary["candidate"]["state"] in {"promoted", "rejected"}
     if summary["candidate"]["state"] == "promoted":

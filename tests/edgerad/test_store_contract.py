@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgerad.cluster import QUIET
 from edgerad.s3server import S3Server
 from edgerad.sections import Secret, StoreSettings
 from edgerad.settings import SettingsError
@@ -220,8 +221,13 @@ def test_wrong_keys_are_refused_in_words(config: StoreConfig) -> None:
     assert "wrong" not in repr(wrong)
 
 
-def test_pyarrow_reads_and_writes_there(store: ObjectStore) -> None:
+def test_pyarrow_reads_and_writes_there(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray Train does with its checkpoints, in the environment that edgerad gives Ray's processes."""
     from pyarrow import fs
+
+    for name, value in QUIET.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
 
     config = store.config
     scheme, _, endpoint = config.endpoint_url.partition("://")
