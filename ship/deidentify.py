@@ -164,6 +164,8 @@ def _quarantined(stop: _Stop, record: dict[str, Any]) -> Quarantined:
 
 def _dicom(data: bytes, key: SiteKey, options: Options, case: _Case, record: dict[str, Any]) -> tuple[bytes, str, str]:
     source = _parse(data)
+    if not source.get("SOPClassUID"):
+        raise _Stop(Reason.SOP_CLASS, "SOPClassUID (0008,0016) is missing: the file may be cut")
     if str(source.get("SOPClassUID", "")) not in options.sop_classes:
         raise _Stop(Reason.SOP_CLASS, "this kind of DICOM object is not shipped")
     if not source.get("SOPInstanceUID"):
@@ -212,10 +214,12 @@ def _parse(data: bytes) -> Dataset:
             # The allow-list drops odd values one by one; what decides the pixels is checked when they are decoded.
             warnings.simplefilter("ignore")
             # Before anything else is read: the deflated syntax would be inflated without bound.
-            supported = _transfer_syntax(data) in px.SYNTAXES
-            dataset = dcmread(io.BytesIO(data)) if supported else None
+            syntax = _transfer_syntax(data)
+            dataset = dcmread(io.BytesIO(data)) if syntax in px.SYNTAXES else None
     except Exception as error:  # noqa: BLE001 - pydicom raises what its parsing meets
         raise _Stop(Reason.UNREADABLE, f"parsing raised {type(error).__name__}") from None
+    if not syntax:
+        raise _Stop(Reason.UNREADABLE, "TransferSyntaxUID (0002,0010) is missing")
     if dataset is None:
         raise _Stop(Reason.UNSUPPORTED, "transfer syntax")
     return dataset

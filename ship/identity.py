@@ -73,7 +73,7 @@ class Identity:
 
         Words also without accents; dates as people and machines write them.
         """
-        texts = self.uids | self.texts
+        texts = set(self.uids | self.texts)
         for word in self.words:
             texts |= {word, plain(word), plain(word.translate(_UMLAUTS))}
         for date in self.dates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from ship.deidentify import Options
     from ship.keys import SiteKey
 
+_LINK = ("link", "a link is not followed: give what it leads to as SRC")
+_SPECIAL = ("no-file", "neither a file nor a folder")
+
 
 def deidentify(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A DICOM, JPEG or PNG file, or a folder of them.")],
@@ -23,85 +27,114 @@ def deidentify(
 ) -> None:
     """De-identify files: each gets a verified clean copy under a new name, or is quarantined (no copy) with the reason.
 
-    The exit status is 0 only when every file was written or quarantined. Input files are never touched.
+    The exit status is 0 only when every file was written or quarantined, 1 when one could not be read or written, 2
+    when nothing was begun. Input files are never touched, links are not followed.
     """
     from edgerad.settings import load_settings
     from ship.deidentify import Options
     from ship.keys import KeyMissing, site_key
 
     source, target = source.resolve(), target.resolve()
-    if not source.exists():
-        _stop(f"{source} does not exist")
-    if target.exists() and not target.is_dir():
-        _stop(f"{target} is a file; name a folder that the clean copies go into")
     settings = load_settings()
     try:
-        key = site_key(settings)
+        wrong = _wrong(source, target)
+        if wrong is None:
+            key = site_key(settings)
+            target.mkdir(parents=True, exist_ok=True)
     except KeyMissing as error:
-        _stop(str(error))
-    target.mkdir(parents=True, exist_ok=True)
+        wrong = str(error)
+    except OSError as error:
+        wrong = f"{target} cannot be made ({type(error).__name__})"
+    if wrong is not None:
+        if as_json:
+            typer.echo(json.dumps({"source": str(source), "error": wrong, "verified": False}))
+        typer.echo(f"edgerad deidentify: {wrong}", err=True)
+        sys.exit(2)
     failed, options = 0, Options(threads=threads, keep_characteristics=settings.ship.keep_patient_characteristics)
-    for path in _files(source, target):
-        line = _one(path, target, key, options)
+    for path, hindrance in _files(source, target):
+        line = hindrance or _one(path, target, key, options, settings.serve.max_object_bytes)
+        line = {"source": str(path), **line}
         failed += "error" in line
         typer.echo(json.dumps(line) if as_json else _plain(line))
     raise typer.Exit(1 if failed else 0)
 
 
-def _stop(message: str) -> None:
-    typer.echo(f"edgerad deidentify: {message}", err=True)
-    sys.exit(2)
+def _wrong(source: Path, target: Path) -> str | None:
+    if not source.exists():
+        return f"{source} does not exist"
+    if not source.is_file() and not source.is_dir():
+        return f"{source} is neither a file nor a folder"
+    if target.exists() and not target.is_dir():
+        return f"{target} is a file; name a folder that the clean copies go into"
+    if target == source:
+        return "DST is SRC; name another folder, which may lie in SRC, that the clean copies go into"
+    return None
 
 
-def _files(source: Path, target: Path) -> Iterator[Path]:
-    """Every regular file, in order; a target inside the source is not read again, and no link is followed."""
+def _files(source: Path, target: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """Everything that is no folder, in order, each with what hinders it; a target in the source is not read again."""
     if source.is_file():
-        yield source
+        yield source, None
         return
-    for path in sorted(source.rglob("*")):
-        if path.is_file() and not path.is_symlink() and not path.is_relative_to(target):
-            yield path
+    try:
+        entries = sorted(os.scandir(source), key=lambda entry: entry.name)
+    except OSError as error:
+        yield source, _error(f"cannot be listed ({type(error).__name__}): check that it may be read")
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        if entry.is_symlink():
+            yield path, _kept(*_LINK)
+        elif entry.is_dir(follow_symlinks=False):
+            if path != target:
+                yield from _files(path, target)
+        else:
+            yield path, None if entry.is_file(follow_symlinks=False) else _kept(*_SPECIAL)
 
 
-def _one(path: Path, target: Path, key: SiteKey, options: Options) -> dict[str, Any]:
+def _kept(reason: str, detail: str, boxes: list[Any] | None = None) -> dict[str, Any]:
+    return {"quarantined": True, "reason": reason, "detail": detail, "boxes": boxes or [], "verified": False}
+
+
+def _error(text: str) -> dict[str, Any]:
+    return {"error": text, "verified": False}
+
+
+def _one(path: Path, target: Path, key: SiteKey, options: Options, max_bytes: int) -> dict[str, Any]:
     from ship.deidentify import DICOM, Quarantined, deidentify
 
-    line: dict[str, Any] = {"source": str(path)}
     try:
+        if path.stat().st_size > max_bytes:
+            return _kept("too-large", "larger than serve.max_object_bytes")
         data = path.read_bytes()
     except OSError as error:
-        return line | {"error": f"cannot be read ({type(error).__name__}): check that it exists and may be read"}
+        return _error(f"cannot be read ({type(error).__name__}): check that it exists and may be read")
     result = deidentify(data, key, options, hints=[path.stem])
     if isinstance(result, Quarantined):
-        boxes = [box.as_list() for box in result.boxes]
-        return line | {
-            "quarantined": True,
-            "reason": result.reason.value,
-            "detail": result.detail,
-            "boxes": boxes,
-            "verified": False,
-        }
+        return _kept(result.reason.value, result.detail, [box.as_list() for box in result.boxes])
     # The name is made of the keyed digest of the source: file names carry names of patients.
     name = result.record["source"][:32] + (".dcm" if result.media_type == DICOM else ".png")
     output = target / name
     try:
         _write(output, result.data)
     except OSError as error:
-        return line | {"error": f"the copy cannot be written ({type(error).__name__}): check space and rights of DST"}
-    return line | {"output": str(output), "boxes": result.record["boxes"], "verified": True}
+        return _error(f"the copy cannot be written ({type(error).__name__}): check space and rights of DST")
+    return {"output": str(output), "boxes": result.record["boxes"], "verified": True}
 
 
 def _write(path: Path, data: bytes) -> None:
     """Write whole or not at all; the same file from an earlier run stays as it is."""
     if path.exists() and path.read_bytes() == data:
         return
-    draft = path.with_name(f".{path.name}.part")
-    with draft.open("xb") as file:
-        file.write(data)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        with draft.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         draft.rename(path)
     except OSError:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
         raise
 
 

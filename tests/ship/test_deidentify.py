@@ -367,6 +367,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "broken.dcm").write_bytes(DATA[:500])
     (root / "letter.pdf").write_bytes(b"%PDF-1.7")
     (root / "link.dcm").symlink_to(root / "Marsh.jpg")
+    os.mkfifo(root / "pipe")
     return root
 
 
@@ -386,7 +387,7 @@ def test_the_command_writes_a_line_and_a_clean_copy_or_a_reason_for_each_file(
     out, code, lines = cleaned
     assert code == 0
     by_name = {Path(line["source"]).name: line for line in lines}
-    assert set(by_name) == {"Okafor_Anna_19530201.dcm", "Marsh.jpg", "broken.dcm", "letter.pdf"}
+    assert set(by_name) == {"Okafor_Anna_19530201.dcm", "Marsh.jpg", "broken.dcm", "letter.pdf", "link.dcm", "pipe"}
     for name in ("Okafor_Anna_19530201.dcm", "Marsh.jpg"):
         line = by_name[name]
         assert set(line) == {"source", "output", "boxes", "verified"}
@@ -397,6 +398,7 @@ def test_the_command_writes_a_line_and_a_clean_copy_or_a_reason_for_each_file(
         assert set(line) == {"source", "quarantined", "reason", "detail", "boxes", "verified"}
         assert (line["quarantined"], line["verified"]) == (True, False)
         assert line["reason"] in {reason.value for reason in Reason}
+    assert (by_name["link.dcm"]["reason"], by_name["pipe"]["reason"]) == ("link", "no-file")
     assert {path.suffix for path in out.iterdir()} == {".dcm", ".png"}
     assert len(list(out.iterdir())) == 2
 
@@ -427,6 +429,9 @@ def test_a_single_file_into_its_own_folder(tmp_path: Path, monkeypatch: pytest.M
         (("nothing-there", "out"), "does not exist"),
         (("scan.dcm", "scan.dcm"), "is a file"),
         (("scan.dcm",), "DST"),
+        ((".", "."), "DST is SRC"),
+        (("/dev/null", "out"), "neither a file nor a folder"),
+        (("scan.dcm", "/dev/null/out"), "cannot be made"),
     ],
 )
 def test_wrong_use_ends_with_status_2_and_says_what_to_do(
@@ -447,18 +452,69 @@ def test_a_wrong_secret_ends_with_status_2_and_is_not_quoted(tmp_path: Path, mon
     assert not (tmp_path / "out").exists()
 
 
-def test_a_copy_that_cannot_be_written_is_an_error_with_status_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("target", ["in/out", ".", "out"])
+def test_a_target_in_the_source_is_not_read_and_a_source_in_the_target_is(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_text: None
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "scan.dcm").write_bytes(DATA)
+    for _ in range(2):
+        code, lines, _ = run(monkeypatch, tmp_path, "in", target, "--json")
+        assert (code, [line["verified"] for line in lines]) == (0, [True])
+    assert len([path for path in (tmp_path / target).iterdir() if path.suffix == ".dcm"]) == 1
+
+
+def test_what_was_not_begun_says_so_in_json_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, output = run(monkeypatch, tmp_path, "nothing-there", "out", "--json")
+    assert code == 2
+    line = json.loads(output.splitlines()[0])
+    assert line["verified"] is False
+    assert "does not exist" in line["error"]
+
+
+def test_a_file_that_cannot_be_read_or_is_too_large_spoils_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_text: None
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "in" / name).write_bytes(DATA)
+    read = Path.read_bytes
+
+    def denied(path: Path) -> bytes:
+        if path.name == "a":
+            raise PermissionError
+        return read(path)
+
+    with (tmp_path / "in" / "b").open("ab") as file:
+        file.truncate(2**31)  # a sparse file
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setenv("EDGERAD_SERVE__MAX_OBJECT_BYTES", str(2**28))
+    code, _, output = run(monkeypatch, tmp_path, "in", "out", "--json")
+    first, second, third = (json.loads(line) for line in output.splitlines())
+    assert code == 1
+    assert "cannot be read (PermissionError)" in first["error"]
+    assert second["reason"] == "too-large"
+    assert third["verified"] is True
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_copy_that_cannot_be_written_is_an_error_and_leaves_nothing(
+    full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edgerad.commands import deidentify as command
 
-    monkeypatch.setattr(engine, "_made", lambda *_: (b"clean", "image/png", "p"))
     monkeypatch.setattr(
         engine, "deidentify", lambda *_, **__: Clean(b"clean", "image/png", "p", {"source": "a" * 64, "boxes": []})
     )
     (tmp_path / "scan.png").write_bytes(b"x")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ("." + "a" * 32 + ".png.part")).mkdir()  # its draft cannot be made
-    line = command._one(tmp_path / "scan.png", tmp_path / "out", KEY, Options())
+    out = tmp_path / "out"
+    if full:
+        out.mkdir()
+
+        def no_space(_: int) -> None:
+            raise OSError(28, "no space")
+
+        monkeypatch.setattr(os, "fsync", no_space)
+    line = command._one(tmp_path / "scan.png", out, KEY, Options(), 2**20)
     assert "cannot be written" in line["error"]
-    assert not (tmp_path / "out" / ("a" * 32 + ".png")).exists()
+    assert not full or list(out.iterdir()) == []
