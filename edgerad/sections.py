@@ -187,6 +187,9 @@ class ShipSettings(Section):
     keep_patient_characteristics: bool = Field(
         False, description="Whether sex, age (to 90 years), size, weight, smoking and pregnancy status go along."
     )
+    keep_device_identity: bool = Field(
+        False, description="Whether make, model, serial numbers and station name of the device go along."
+    )
     random_share: Fraction = Field(0.02, description="Share of the certain cases that is shipped as a sample.")
     batch_size: int = Field(32, ge=1, description="Cases in one de-identification job.")
     batch_age: Seconds = Field(300.0, description="Oldest a queued case may get before a job starts with fewer.")

@@ -25,10 +25,11 @@ from edgerad import __version__
 from ship import headers, redaction
 from ship import pixels as px
 from ship.boxes import Box
+from ship.header_rules import DEVICE, Action
 from ship.identity import Identity, identity_of
 from ship.keys import SiteKey
 from ship.release import Release, as_record, fill_by_hand
-from ship.verify import NotClean, verify_dicom, verify_png
+from ship.verify import NotClean, scan, verify_dicom, verify_png
 
 DICOM, PNG = "application/dicom", "image/png"
 
@@ -74,6 +75,7 @@ class Options:
     max_redacted: float = 0.1
     """Share of the image: beyond it the text is no annotation, and what is left teaches little."""
     keep_characteristics: bool = False
+    keep_device: bool = False
     threads: int = 1
 
 
@@ -171,30 +173,48 @@ def _dicom(data: bytes, key: SiteKey, options: Options, case: _Case, record: dic
     if not source.get("SOPInstanceUID"):
         raise _Stop(Reason.UNREADABLE, "SOPInstanceUID (0008,0018) is missing")
     try:
-        header = headers.clean_header(source, key, keep_characteristics=options.keep_characteristics)
+        header = headers.clean_header(
+            source, key, keep_characteristics=options.keep_characteristics, keep_device=options.keep_device
+        )
     except headers.NoPatient:
         raise _Stop(Reason.PATIENT_ID_MISSING, "PatientID (0010,0020) is missing") from None
     pixels = _decoded(lambda: px.decode_dicom(source, options.max_pixels))
-    identity = identity_of(source, case.hints)
+    identity = identity_of(source, case.hints, besides=DEVICE if options.keep_device else ())
     inverted = str(source.PhotometricInterpretation) == "MONOCHROME1"
     redacted, boxes = _redact_text(pixels, identity, options, case.release, record, inverted=inverted)
     if str(source.get("BurnedInAnnotation", "")).strip().upper() == "YES" and not boxes and case.release is None:
         raise _Stop(Reason.BURNED_IN_NOT_FOUND, "BurnedInAnnotation (0028,0301) is YES, and no text was found")
     target = header.dataset
+    if options.keep_device:
+        _drop_telling_labels(target, identity)
     px.attach(target, redacted, source)
     if source.file_meta.TransferSyntaxUID in px.LOSSY:
         _say_lossy(target, source, redacted.nbytes)
     if boxes and target.get("ImageType"):
         # PS3.3 C.7.6.1.1.2: pixels that were changed make a derived image.
         target.ImageType = ["DERIVED", *list(target.ImageType)[1:]]
-    headers.stamp(target, keep_characteristics=options.keep_characteristics)
+    headers.stamp(target, keep_characteristics=options.keep_characteristics, keep_device=options.keep_device)
     clean = _written(target)
     record["header"] = dict(sorted(header.counts.items()))
     try:
-        verify_dicom(clean, pixels, boxes, identity, options.max_pixels)
+        verify_dicom(clean, pixels, boxes, identity, options.max_pixels, keep_device=options.keep_device)
     except NotClean as finding:
         raise _Stop(Reason.NOT_VERIFIED, str(finding), boxes) from None
     return clean, DICOM, str(target.PatientID)
+
+
+def _drop_telling_labels(target: Dataset, identity: Identity) -> None:
+    """A name of a device that holds a value of the patient or the hospital goes; the image need not stay for it."""
+    for keyword, rule in DEVICE.items():
+        if rule.action is not Action.LABEL or keyword not in target:
+            continue
+        try:
+            scan(str(target[keyword].value).encode(), b"", identity)
+        except NotClean:
+            if rule.required:
+                target[keyword].value = ""
+            else:
+                del target[keyword]
 
 
 def _say_lossy(target: Dataset, source: Dataset, size: int) -> None:

@@ -26,6 +26,7 @@ class Action(StrEnum):
     ITEMS = "items"
     CODES = "codes"
     WORDS = "words"
+    LABEL = "label"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,3 +252,13 @@ CHARACTERISTICS: Mapping[str, Rule] = {
     **_enum("Retain Patient Characteristics Option", SmokingStatus="YES|NO|UNKNOWN", PregnancyStatus="1|2|3|4"),
 }
 """Added when the site chose the Retain Patient Characteristics Option (CID 7050, 113108)."""
+
+DEVICE: Mapping[str, Rule] = {
+    keyword: Rule(Action.LABEL, "Retain Device Identity Option", required=keyword == "Manufacturer")
+    for keyword in (
+        *("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "StationName", "DeviceSerialNumber"),
+        *("DetectorID", "DetectorManufacturerName", "DetectorManufacturerModelName"),
+        *("PlateID", "CassetteID", "GantryID", "GeneratorID"),
+    )
+} | {"DeviceUID": Rule(Action.UID, "Retain Device Identity Option")}
+"""Added when the site chose the Retain Device Identity Option (CID 7050, 113109); dates of calibrations still go."""

@@ -23,7 +23,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from edgerad import __version__
-from ship.header_rules import CHARACTERISTICS, RULES, WORDS, Action, Rule, codes, meaning_of
+from ship.header_rules import CHARACTERISTICS, DEVICE, RULES, WORDS, Action, Rule, codes, meaning_of
 from ship.keys import SiteKey
 
 IMPLEMENTATION_UID = "2.25.298127389847318937465219834756183475610"
@@ -35,6 +35,7 @@ _OPTIONS = {
     "113105": "Clean Descriptors Option",
     "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
     "113108": "Retain Patient Characteristics Option",
+    "113109": "Retain Device Identity Option",
 }
 """CID 7050, PS3.16."""
 
@@ -44,8 +45,10 @@ _MAX_DECIMAL = 1e12
 """No measurement of an X-ray is larger: a longer number is an identifier in the wrong place."""
 _MAX_ITEMS = 64
 _MAX_WORDS = 64
+_MAX_LABELS = 8
 _LUT_ENTRIES = 65536
 _PIXEL_DATA = 0x7FE00010
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._,+/()&-]{0,63}")
 
 
 class NoPatient(Exception):
@@ -71,7 +74,9 @@ class _Maps:
     counts: Counter[str]
 
 
-def clean_header(source: Dataset, key: SiteKey, *, keep_characteristics: bool = False) -> CleanHeader:
+def clean_header(
+    source: Dataset, key: SiteKey, *, keep_characteristics: bool = False, keep_device: bool = False
+) -> CleanHeader:
     """Everything of `source` that the rules allow, mapped; raises NoPatient.
 
     Counts are by end: kept, mapped, emptied, removed (no rule), invalid (a rule, but a VR or value that it excludes).
@@ -86,7 +91,7 @@ def clean_header(source: Dataset, key: SiteKey, *, keep_characteristics: bool = 
         names = frozenset(re.findall(r"\w+", _text(source, "PatientName").upper()))
         signed = _text(source, "PixelRepresentation") == "1"
         maps = _Maps(key, _text(source, "IssuerOfPatientID"), patient_id, names, signed, counts)
-        target = _clean(source, _rules(keep_characteristics), maps)
+        target = _clean(source, _rules(keep_characteristics, keep_device), maps)
         if "ImageType" in target:
             target.ImageType = _image_type(target.ImageType)
         target.SpecificCharacterSet = "ISO_IR 192"
@@ -109,8 +114,8 @@ def _text(dataset: Dataset, keyword: str) -> str:
 
 
 @functools.cache
-def _rules(keep_characteristics: bool) -> Mapping[int, Rule]:
-    return _by_tag({**RULES, **CHARACTERISTICS} if keep_characteristics else RULES)
+def _rules(keep_characteristics: bool, keep_device: bool) -> Mapping[int, Rule]:
+    return _by_tag({**RULES, **(CHARACTERISTICS if keep_characteristics else {}), **(DEVICE if keep_device else {})})
 
 
 def _by_tag(rules: Mapping[str, Rule]) -> Mapping[int, Rule]:
@@ -169,6 +174,8 @@ def _apply(element: DataElement, rule: Rule, maps: _Maps) -> tuple[str, Any, str
             return vr, _shifted(_one(element), vr, maps.key.shift(maps.issuer, maps.patient_id)), "mapped"
         case Action.WORDS:
             return vr, _words(_one(element), maps.names), "cleaned"
+        case Action.LABEL:
+            return vr, _label(element, maps.names), "kept"
         case Action.ITEMS:
             inner = _by_tag(rule.items or {})
             items = [_clean(item, inner, maps) for item in _items(element)]
@@ -236,6 +243,17 @@ def _words(text: str, names: frozenset[str]) -> str:
     if not any(word.isalpha() for word in found):
         raise ValueError("no word of the list")
     return " ".join(found)[:_MAX_WORDS].rstrip()
+
+
+def _label(element: DataElement, names: frozenset[str]) -> Any:
+    """What a device calls itself, in plain letters and digits, and no word of it one of the patient's name."""
+    values = list(element.value) if isinstance(element.value, MultiValue | list) else [element.value]
+    texts = [str(value).strip(" \0") for value in values]
+    if not texts or len(texts) > _MAX_LABELS or not all(_LABEL.fullmatch(text) for text in texts):
+        raise ValueError("no label")
+    if names & set(re.findall(r"\w+", " ".join(texts).upper())):
+        raise ValueError("a word of the patient's name")
+    return texts[0] if len(texts) == 1 else texts
 
 
 def _image_type(values: Any) -> list[str]:
@@ -311,13 +329,14 @@ def _decimal(text: str) -> str:
     raise ValueError("no short form")
 
 
-def stamp(dataset: Dataset, *, keep_characteristics: bool = False) -> None:
+def stamp(dataset: Dataset, *, keep_characteristics: bool = False, keep_device: bool = False) -> None:
     """Say in the object what was done (PS3.15 Annex E.2); only a verified object may leave with this."""
     dataset.PatientIdentityRemoved = "YES"
     dataset.BurnedInAnnotation = "NO"
     dataset.LongitudinalTemporalInformationModified = "MODIFIED"
     dataset.DeidentificationMethod = METHOD
-    chosen = [code for code in _OPTIONS if code != "113108" or keep_characteristics]
+    left_out = {code for code, on in (("113108", keep_characteristics), ("113109", keep_device)) if not on}
+    chosen = [code for code in _OPTIONS if code not in left_out]
     dataset.DeidentificationMethodCodeSequence = Sequence([code_item("DCM", code, _OPTIONS[code]) for code in chosen])
 
 

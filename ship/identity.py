@@ -6,7 +6,7 @@ import datetime as dt
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -96,12 +96,15 @@ class Identity:
             yield from {_folded(text) for text in date_spellings(date)}
 
 
-def identity_of(dataset: Dataset, hints: Iterable[str] = ()) -> Identity:
-    """Collect the identity of a data set at every depth; `hints` are texts beside it (file name, object key)."""
+def identity_of(dataset: Dataset, hints: Iterable[str] = (), besides: Collection[str] = ()) -> Identity:
+    """Collect the identity of a data set at every depth; `hints` are texts beside it (file name, object key).
+
+    Attributes of the keywords `besides` are left out: what may stay is nothing to look for.
+    """
     found = _Found(set(), set(), set(), set())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _collect(dataset, found)
+        _collect(dataset, found, besides)
     hinted: set[str] = set()
     for hint in hints:
         hinted |= {word for word in _words(hint) if len(word) >= MIN_HINT and word.upper() not in MARKERS}
@@ -121,15 +124,17 @@ class _Found:
     texts: set[str]
 
 
-def _collect(dataset: Dataset, found: _Found) -> None:
+def _collect(dataset: Dataset, found: _Found, besides: Collection[str]) -> None:
     for tag in list(dataset.keys()):
+        if besides and keyword_for_tag(tag) in besides:
+            continue
         try:
             element = dataset[tag]
         except Exception:  # noqa: BLE001, S112 - what can't be read can't be looked for; it is not kept either
             continue
         if element.VR == "SQ":
             for item in element.value:
-                _collect(item, found)
+                _collect(item, found, besides)
             continue
         values = element.value if isinstance(element.value, MultiValue | list) else [element.value]
         texts = [str(value).strip(" \0") for value in values if value not in (None, "")]

@@ -59,7 +59,10 @@ def workplace(settings: Settings) -> Workplace:
         settings.ship.edge_id,
         keyring.sealing_key(settings),
         keyring.load_signing_key(keyring.edge_key(settings), "ship.signing_key"),
-        Options(keep_characteristics=settings.ship.keep_patient_characteristics),
+        Options(
+            keep_characteristics=settings.ship.keep_patient_characteristics,
+            keep_device=settings.ship.keep_device_identity,
+        ),
         settings.serve.max_object_bytes,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 from pydicom import dcmread
@@ -33,6 +33,11 @@ _WORDS = frozenset((0x00081030, 0x0008103E, 0x00181030, 0x00400254))
 """StudyDescription, SeriesDescription, ProtocolName, PerformedProcedureStepDescription."""
 _TOKENS = frozenset((0x00281054, 0x00181160, 0x00283004))
 """RescaleType, FilterType, ModalityLUTType: defined terms in text attributes."""
+_DEVICE = frozenset((
+    *(0x00080070, 0x00081010, 0x00081090, 0x00181000, 0x00181004, 0x00181005, 0x00181007, 0x00181008, 0x00181020),
+    *(0x0018700A, 0x0018702A, 0x0018702B),
+))  # fmt: skip
+"""Names of the device and its parts: Retain Device Identity Option, where the site chose it."""
 _PATIENT_ID, _PATIENT_NAME, _METHOD, _PIXEL_DATA = 0x00100020, 0x00100010, 0x00120063, 0x7FE00010
 _LUT_DATA, _META_VERSION = 0x00283006, 0x00020001
 _GROUPS = frozenset((0x0002, 0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x0040, 0x0054, 0x2050, 0x7FE0))
@@ -50,12 +55,18 @@ class NotClean(Exception):
 
 
 def verify_dicom(
-    data: bytes, source: px.Pixels, boxes: Sequence[Box], identity: Identity, max_pixels: int
+    data: bytes,
+    source: px.Pixels,
+    boxes: Sequence[Box],
+    identity: Identity,
+    max_pixels: int,
+    *,
+    keep_device: bool = False,
 ) -> px.Pixels:
     """Read the new file as a stranger would and return its pixels; raises NotClean."""
     try:
         found = list(elements.read(data))
-        walk(found, identity)
+        walk(found, identity, _DEVICE if keep_device else frozenset())
     except elements.Malformed as why:
         raise NotClean(str(why)) from None
     try:
@@ -105,8 +116,11 @@ def _must_say(found: Sequence[Element]) -> None:
         raise NotClean("file meta information of another object")
 
 
-def walk(found: Sequence[Element], identity: Identity) -> None:
-    """Look at every element at every depth; raises NotClean with the tag of the first that must not be there."""
+def walk(found: Sequence[Element], identity: Identity, labels: Collection[int] = ()) -> None:
+    """Look at every element at every depth; raises NotClean with the tag of the first that must not be there.
+
+    `labels` are the texts besides the usual that may be there, at the top level.
+    """
     pseudonym = next((e.value for e in found if e.tag == _PATIENT_ID and not e.path), None)
     for element in found:
         group = element.tag >> 16
@@ -122,6 +136,9 @@ def walk(found: Sequence[Element], identity: Identity) -> None:
         elif element.tag in (_PATIENT_ID, _PATIENT_NAME):
             if element.value != pseudonym or not re.fullmatch(rb"[A-Z2-7]{16}", element.value):
                 raise NotClean(f"a name or id in {element.name}")
+        elif element.tag in labels and not element.path:
+            if not re.fullmatch(rb"[A-Za-z0-9 ._,+/()&\\-]*", element.value):
+                raise NotClean(f"text in {element.name}")
         elif element.value:
             _judge(element, identity)
 

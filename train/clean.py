@@ -44,6 +44,12 @@ WORDS = frozenset({
 """The only words that a description may have left: an examination is made of them, no name is."""
 TERMS = frozenset({"RescaleType", "FilterType", "ModalityLUTType"})
 """Text attributes that hold a term (PS3.3 C.11.1.1.2, C.8.7.10)."""
+DEVICE = frozenset({
+    "Manufacturer", "ManufacturerModelName", "SoftwareVersions", "StationName", "DeviceSerialNumber", "DetectorID",
+    "DetectorManufacturerName", "DetectorManufacturerModelName", "PlateID", "CassetteID", "GantryID", "GeneratorID",
+})  # fmt: skip
+"""May be there where the object says so: Retain Device Identity Option (CID 7050)."""
+DEVICE_OPTION = "113109"
 PSEUDONYMS = frozenset({"PatientID", "PatientName"})
 BYTES = frozenset({"PixelData", "LUTData", "FileMetaInformationVersion"})
 
@@ -78,8 +84,9 @@ def _check_dicom(data: bytes, patient: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's remarks quote values
             dataset = dcmread(io.BytesIO(data))
+            texts = TEXTS | DEVICE if _keeps_device(dataset) else TEXTS
             for element in _elements(dataset):
-                _check_element(element, patient)
+                _check_element(element, patient, texts)
             identity_removed = str(dataset.get("PatientIdentityRemoved", ""))
             burned_in = str(dataset.get("BurnedInAnnotation", ""))
             pseudonym = str(dataset.get("PatientID", ""))
@@ -95,6 +102,12 @@ def _check_dicom(data: bytes, patient: str) -> None:
         raise Unclean("patient-mismatch")
 
 
+def _keeps_device(dataset: Dataset) -> bool:
+    """Return whether the site chose the Retain Device Identity Option."""
+    codes = dataset.get("DeidentificationMethodCodeSequence") or ()
+    return any(str(item.get("CodeValue", "")) == DEVICE_OPTION for item in codes)
+
+
 def _elements(dataset: Dataset) -> Iterator[DataElement]:
     """Yield the elements at every depth, those of the file meta information (PS3.10 section 7.1) first."""
     yield from getattr(dataset, "file_meta", Dataset())
@@ -108,7 +121,7 @@ def _elements(dataset: Dataset) -> Iterator[DataElement]:
             yield element
 
 
-def _check_element(element: DataElement, patient: str) -> None:
+def _check_element(element: DataElement, patient: str, texts: frozenset[str]) -> None:
     if element.tag.is_private:
         raise Unclean("private-attribute")
     values = list(element.value) if isinstance(element.value, MultiValue | list) else [element.value]
@@ -126,17 +139,17 @@ def _check_element(element: DataElement, patient: str) -> None:
     elif element.VR == "UI":
         if not all(str(value).startswith((STANDARD_ROOT, DERIVED_ROOT)) for value in values):
             raise Unclean("identifying-attribute")
-    elif element.VR in TEXT_VRS - {"CS"} and not _may_stay(element.keyword, values):
+    elif element.VR in TEXT_VRS - {"CS"} and not _may_stay(element.keyword, values, texts):
         raise Unclean("identifying-attribute")
 
 
-def _may_stay(keyword: str, values: list[object]) -> bool:
+def _may_stay(keyword: str, values: list[object], texts: frozenset[str]) -> bool:
     """Return whether the values of a text, other than a coded string, tell of nobody."""
     if keyword in DESCRIPTIONS:
         return all(set(str(value).split()) <= WORDS for value in values)
     if keyword in TERMS:
         return all(re.fullmatch(r"[A-Z_]{2,9}", str(value)) for value in values)
-    return keyword in TEXTS
+    return keyword in texts
 
 
 def _check_png(data: bytes) -> None:

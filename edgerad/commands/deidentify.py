@@ -50,7 +50,12 @@ def deidentify(
             typer.echo(json.dumps({"source": str(source), "error": wrong, "verified": False}))
         typer.echo(f"edgerad deidentify: {wrong}", err=True)
         sys.exit(2)
-    failed, options = 0, Options(threads=threads, keep_characteristics=settings.ship.keep_patient_characteristics)
+    options = Options(
+        threads=threads,
+        keep_characteristics=settings.ship.keep_patient_characteristics,
+        keep_device=settings.ship.keep_device_identity,
+    )
+    failed = 0
     for path, hindrance in _files(source, target):
         line = hindrance or _one(path, target, key, options, settings.serve.max_object_bytes)
         line = {"source": str(path), **line}

@@ -22,7 +22,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
-from ship.header_rules import CHARACTERISTICS, RULES, Action, Rule
+from ship.header_rules import CHARACTERISTICS, DEVICE, RULES, Action, Rule
 
 PAGE = Path(__file__).parents[2] / "docs" / "deidentification.md"
 MARK = "<!-- from here on written by tests/ship/profile.py -->"
@@ -176,6 +176,7 @@ ENDS: Mapping[Action, str] = {
     Action.EMPTY: "emptied",
     Action.ITEMS: "items made anew from the attributes below",
     Action.CODES: "items with a code of the list are made anew, others go",
+    Action.LABEL: "kept in plain letters and digits, when it holds no value of the patient or the hospital",
     Action.WORDS: "only words of a closed list stay, and none of the patient's name",
 }
 
@@ -186,7 +187,9 @@ def tables() -> str:
     lines += [line for keyword, rule in RULES.items() for line in _rows(keyword, rule, "")]
     lines += ["", "With `ship.keep_patient_characteristics`:", "", lines[1], lines[2]]
     lines += [line for keyword, rule in CHARACTERISTICS.items() for line in _rows(keyword, rule, "")]
-    named = {*RULES, *CHARACTERISTICS}
+    lines += ["", "With `ship.keep_device_identity`:", "", lines[1], lines[2]]
+    lines += [line for keyword, rule in DEVICE.items() for line in _rows(keyword, rule, "")]
+    named = {*RULES, *CHARACTERISTICS, *DEVICE}
     lines += ["", "Removed, by the action that the Basic Profile has for them:", ""]
     rest: dict[str, list[str]] = {}
     for tag, action in sorted(profile().items()):

@@ -35,6 +35,7 @@ from ship.redaction import Redaction
 from ship.verify import verify_dicom
 from tests.conftest import need
 from tests.ship.profile import validator_errors
+from train.clean import check
 
 KEY = SiteKey(bytes(range(32)))
 SPEC = next(spec for seed in range(60) if (spec := random_spec(seed, size=256)).storage == "DX")
@@ -316,15 +317,37 @@ def test_real_files_of_devices_stay_as_valid_as_they_were(name: str, shared: Pat
     assert validator_errors(tmp_path / "clean.dcm") - validator_errors(path) == set()
 
 
+@pytest.mark.usefixtures("no_text")
+def test_the_device_is_kept_and_declared_where_the_site_says_so_and_the_core_takes_it() -> None:
+    def devices(dataset: Dataset) -> None:
+        dataset.Manufacturer, dataset.StationName = "Acme Imaging", "DX-ROOM-7"
+        dataset.DeviceSerialNumber, dataset.InstitutionName = f"SN-{PERSON.patient_id}", "Nowhere General"
+        dataset.DetectorID = "NOWHERE GENERAL"
+
+    data = changed(devices)
+    result = deidentify(data, KEY, Options(keep_device=True))
+    assert isinstance(result, Clean), result
+    read = dcmread(io.BytesIO(result.data))
+    assert (read.Manufacturer, read.StationName) == ("Acme Imaging", "DX-ROOM-7")
+    assert "DeviceSerialNumber" not in read  # it holds the patient's id
+    assert "DetectorID" not in read  # it holds the hospital's name
+    check(result.data, "application/dicom", result.patient)
+    bare = deidentify(data, KEY)
+    assert isinstance(bare, Clean)
+    assert b"DX-ROOM-7" not in bare.data
+    assert b"Acme" not in bare.data
+
+
 @pytest.mark.parametrize("keep", [False, True])
 def test_the_setting_reaches_the_engine(keep: bool, tmp_path: Path) -> None:
     keys = {"access_key": {"value": "ak"}, "secret_key": {"value": "sk"}}
     settings = load_settings(
         data_dir=tmp_path,
         store={"endpoint_url": "http://127.0.0.1:9", **keys},
-        ship={"keep_patient_characteristics": keep},
+        ship={"keep_patient_characteristics": keep, "keep_device_identity": not keep},
     )
-    assert workplace(settings).options.keep_characteristics is keep
+    options = workplace(settings).options
+    assert (options.keep_characteristics, options.keep_device) == (keep, not keep)
 
 
 @pytest.mark.usefixtures("no_text")

@@ -23,7 +23,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from edgerad.phantom import random_spec, render, to_dicom
 from ship import headers
 from ship import pixels as px
-from ship.header_rules import CHARACTERISTICS, RULES, WORDS, Action, meaning_of
+from ship.header_rules import CHARACTERISTICS, DEVICE, RULES, WORDS, Action, meaning_of
 from ship.headers import NoPatient, clean_header
 from ship.keys import SiteKey
 from tests.conftest import need
@@ -163,7 +163,7 @@ def test_every_rule_is_held_to_the_profile_and_its_options(shared: Path) -> None
     rows = json.loads((shared / "data/tables/ps3.15-e11-options-2025.json").read_text(encoding="utf-8"))
     options = {int(row["id"], 16): row for row in rows if re.fullmatch(r"[0-9a-f]{8}", row["id"])}
     wrong = []
-    for keyword, rule in {**RULES, **CHARACTERISTICS}.items():
+    for keyword, rule in [*RULES.items(), *CHARACTERISTICS.items(), *DEVICE.items()]:
         tag = Tag(keyword)
         if tag not in profile() or _permits(profile()[tag], rule.action):
             continue
@@ -172,6 +172,7 @@ def test_every_rule_is_held_to_the_profile_and_its_options(shared: Path) -> None
             Action.DATE: row.get("rtnLongModifDatesOpt") == "C",
             Action.WORDS: row.get("cleanDescOpt") == "C",
             Action.KEEP: keyword in CHARACTERISTICS and row.get("rtnPatCharsOpt") == "K",
+            Action.LABEL: keyword in DEVICE and row.get("rtnDevIdOpt") == "K",
         }
         if not leave.get(rule.action, False):
             wrong.append((keyword, rule.action.value, profile()[tag]))
@@ -360,6 +361,31 @@ def test_patient_characteristics_stay_only_where_the_site_says_so(age: str, kept
         headers.stamp(result, keep_characteristics=said)
         codes = {item.CodeValue for item in result.DeidentificationMethodCodeSequence}
         assert codes == {"113100", "113101", "113103", "113105", "113107"} | ({"113108"} if said else set())
+
+
+def test_the_device_stays_only_where_the_site_says_so_and_only_in_plain_words() -> None:
+    dataset = patient(
+        Manufacturer="Acme (X-ray) Ltd.",
+        ManufacturerModelName="DR-600 of Anna",
+        SoftwareVersions=["1.2", "b7"],
+        DeviceSerialNumber="SN 77/31",
+        StationName="R\u00f6ntgen 1",
+        DeviceUID="1.2.3.4",
+        DateOfLastCalibration="20200101",
+        InstitutionName="St Mary",
+    )
+    off, on = (clean_header(dataset, KEY, keep_device=keep).dataset for keep in (False, True))
+    assert (off.Manufacturer, "DeviceSerialNumber" in off, "DeviceUID" in off) == ("", False, False)
+    assert (on.Manufacturer, on.SoftwareVersions, on.DeviceSerialNumber) == (
+        "Acme (X-ray) Ltd.",
+        ["1.2", "b7"],
+        "SN 77/31",
+    )
+    assert on.DeviceUID == KEY.uid("1.2.3.4")
+    for keyword in ("ManufacturerModelName", "StationName", "DateOfLastCalibration", "InstitutionName"):
+        assert keyword not in on
+    headers.stamp(on, keep_device=True)
+    assert "113109" in {item.CodeValue for item in on.DeidentificationMethodCodeSequence}
 
 
 def test_counts_tell_how_many_and_never_what(tortured: tuple[FileDataset, Dataset, list[str]]) -> None:

@@ -75,6 +75,27 @@ def test_a_clean_file_is_verified_and_its_pixels_returned() -> None:
     assert np.array_equal(verified(written(clean())), px.redact(PIXELS, BOXES)[0])
 
 
+@pytest.mark.parametrize(
+    ("value", "keep", "good"),
+    [("Acme Ltd.", True, True), ("Acme Ltd.", False, False), ("Acme\u00fc", True, False), ("Acme Balogun", True, True)],
+)
+def test_names_of_the_device_stay_where_the_site_chose_it(value: str, keep: bool, good: bool) -> None:
+    dataset = clean()
+    dataset.DeviceSerialNumber = value
+    if good:
+        verify_dicom(written(dataset), PIXELS, BOXES, IDENTITY, LIMIT, keep_device=keep)
+        return
+    with pytest.raises(NotClean):
+        verify_dicom(written(dataset), PIXELS, BOXES, IDENTITY, LIMIT, keep_device=keep)
+
+
+def test_a_value_of_the_patient_in_the_name_of_a_device_is_found() -> None:
+    dataset = clean()
+    dataset.DeviceSerialNumber = "Acme 4711-A"
+    with pytest.raises(NotClean, match="bytes of the header"):
+        verify_dicom(written(dataset), PIXELS, BOXES, IDENTITY, LIMIT, keep_device=True)
+
+
 def _set(keyword: str, value: object) -> Callable[[Dataset], None]:
     return lambda dataset: setattr(dataset, keyword, value)
 
