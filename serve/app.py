@@ -136,7 +136,8 @@ def deploy(
 ) -> None:
     """Deploy the application, or swap its model and calibration in place; returns when it runs with them.
 
-    Raises RuntimeError with Serve's message when it does not within `timeout` seconds.
+    Raises RuntimeError with Serve's message when the model cannot run, TimeoutError when it does not within `timeout`
+    seconds.
     """
     from ray import serve
     from ray.serve.context import _get_global_client
@@ -156,7 +157,7 @@ def deploy(
                 raise RuntimeError(msg)
         time.sleep(0.1)
     msg = f"Serve did not run model {model_digest[:12]} within {timeout:.0f} s"
-    raise RuntimeError(msg)
+    raise TimeoutError(msg)
 
 
 def replicas() -> int:

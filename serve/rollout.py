@@ -69,7 +69,8 @@ class Follower:
         except StoreUnavailable:
             self._log.warning("core store does not answer; the model in service stays")
             return None
-        if wanted is None or wanted == ledger.model_in_service(self._database, self._edge, self._finding):
+        serving = ledger.model_in_service(self._database, self._edge, self._finding)
+        if wanted is None or wanted == serving:
             return None
         if self._is_refused(wanted):
             return None
@@ -78,10 +79,16 @@ class Follower:
             seconds = self._timed_swap(wanted)
         except StoreUnavailable:
             return None
+        except TimeoutError as error:  # a busy cluster, not the model: it is tried again
+            self._log.warning("model not put into service yet", model_digest=wanted, reason=str(error))
+            self._go_back(serving)
+            return None
         except (BundleError, ObjectGone, RuntimeError) as error:
             reason = str(error)[:500]
             self._log.error("model refused", model_digest=wanted, reason=reason)
             self._note(wanted, "refused", reason, None)
+            if isinstance(error, RuntimeError):
+                self._go_back(serving)
             return None
         self._note(wanted, "serving", "promoted by the core", seconds)
         self._log.info("model in service", model_digest=wanted, seconds=round(seconds, 2))
@@ -103,7 +110,7 @@ class Follower:
             return None
         try:
             seconds = self._timed_swap(digest)
-        except RuntimeError as error:
+        except (RuntimeError, TimeoutError) as error:
             self._log.error("calibration not put into service", error=error)
             return None
         made = wanted or Calibration("bundle")
@@ -142,6 +149,15 @@ class Follower:
         self._swap(digest, calibration)
         self._applied = calibration
         return time.perf_counter() - started
+
+    def _go_back(self, serving: str | None) -> None:
+        """Have Serve run the model in service again, which a swap that failed has left as Serve's goal."""
+        if serving is None:
+            return
+        try:
+            self._timed_swap(serving)
+        except (RuntimeError, TimeoutError) as error:
+            self._log.error("the model in service was not deployed again", model_digest=serving, error=error)
 
     def _is_refused(self, digest: str) -> bool:
         with self._database.read() as session:

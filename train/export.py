@@ -158,8 +158,11 @@ def keras_logits(model: keras.Model, inputs: Inputs) -> Floats:
     return keras_outputs(model, inputs)[0]
 
 
-def keras_outputs(model: keras.Model, inputs: Inputs, batch_size: int = 64) -> tuple[Floats, Maps]:
-    """Return the logits [n] and activation maps [n, rows, columns] of model inputs [n, size, size, 1]."""
+def keras_outputs(model: keras.Model, inputs: Inputs, batch_size: int = 8) -> tuple[Floats, Maps]:
+    """Return the logits [n] and activation maps [n, rows, columns] of model inputs [n, size, size, 1].
+
+    Keras keeps every layer's output until the pass ends: 64 images at once would take 3 GB.
+    """
     view = with_map(model)
     parts = [
         view(inputs[start : start + batch_size].astype(np.float32), training=False)

@@ -85,7 +85,7 @@ def describe(summary: dict[str, Any]) -> str:
         f"labels     {summary['labels']['simulated']} by the simulated expert",
         f"training   {training['state']}: {training['cases']} cases, {training['workers']} workers, "
         f"{training['seconds']} s",
-        f"candidate  {candidate['state']}: {candidate['reason']}" if candidate else "candidate  none",
+        f"candidate  {candidate['reason'] if candidate else 'none'}",
         f"served     {', then '.join(digest[:12] for digest in summary['models_served'])}; "
         f"{summary['images_fed_during_swap']} images sent during the swap",
         f"events     {summary['events']}",

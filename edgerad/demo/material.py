@@ -102,12 +102,14 @@ class Material:
             self._queue.put(None)
 
     def _phantoms(self) -> Iterator[Sample]:
-        """Yield phantoms of two devices: the one the model knows, and one whose processing it has never seen."""
+        """Yield phantoms of two devices: the one the model knows, and one whose processing it has never seen.
+
+        Both waves have the same mixture, so that the models' accuracies on the trends page can be compared.
+        """
         from edgerad.phantom import bad_inputs, iterate_set
 
-        first, second = self._sizes
-        known = first * 2 // 5
-        sets = [(STANDARD, known), (SHIFTED, first - known), (SHIFTED, second)]
+        first, second = ((size * 2 // 5, size - size * 2 // 5) for size in self._sizes)
+        sets = [(STANDARD, first[0]), (SHIFTED, first[1]), (STANDARD, second[0]), (SHIFTED, second[1])]
         for number, (scanner, count) in enumerate(sets):
             folder = self._folder / f"{number}-{scanner}"
             for record in iterate_set(folder, count, self._options.seed + number, scanner=scanner, size=SIZE):

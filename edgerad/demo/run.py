@@ -79,8 +79,8 @@ def settings_for(options: DemoOptions, data_dir: Path) -> Settings:
         "receiver": {"port": 0},
         "dashboard": {"port": options.port, "enabled": options.dashboard},
         "serve": {"max_replicas": 2, "downscale_delay": 10.0},
-        "ship": {"edge_id": "demo-edge", "batch_age": 4.0, "poll_interval": 1.0},
-        "core": {"poll_interval": 1.0},
+        "ship": {"edge_id": "demo-edge", "batch_age": 4.0, "poll_interval": 2.0},
+        "core": {"poll_interval": 2.0},
         "train": {"min_new_labels": 12, "learning_rate": 1e-4},
     }
     if options.kafka:
@@ -106,7 +106,7 @@ def run(options: DemoOptions, show: Show, until: Callable[[compose.System], None
             try:
                 demo.addresses = system.addresses
                 _turn(demo, system, material, show)
-                summary = _summary(demo, system, started_at, memory.peak)
+                summary = _summary(demo, system, started_at, memory.stop())
                 if until is not None:
                     until(system)
             finally:

@@ -55,7 +55,7 @@ class LiveView:
 
     def __init__(self) -> None:
         """Draw on standard error, so that standard output stays for the summary."""
-        self._live = Live(console=Console(stderr=True), refresh_per_second=4)
+        self._live = Live(console=Console(stderr=True), auto_refresh=False)
 
     def __enter__(self) -> Callable[[Demo], None]:
         """Begin drawing."""
@@ -72,7 +72,7 @@ class LiveView:
         table.add_column()
         for name, value in facts(demo):
             table.add_row(name, value)
-        self._live.update(table)
+        self._live.update(table, refresh=True)
 
 
 class LineView:

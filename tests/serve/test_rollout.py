@@ -100,6 +100,31 @@ def test_a_model_that_fails_is_refused_once_and_the_old_one_stays(stage: Stage, 
     assert stage.serving == old
 
 
+def test_after_a_failed_swap_serve_is_told_to_run_the_old_model(stage: Stage) -> None:
+    old = stage.serving
+    told: list[str] = []
+
+    def swap(digest: str, _: Calibration | None) -> None:
+        told.append(digest)
+        if digest == NEW:
+            raise RuntimeError("replicas do not come up")
+
+    stage.follower._swap = swap
+    stage.wanted = NEW
+    assert stage.follower.step() is None
+    assert told == [NEW, old]
+
+
+def test_a_swap_that_takes_too_long_is_tried_again(stage: Stage) -> None:
+    old = stage.serving
+    stage.wanted, stage.fails = NEW, TimeoutError("Serve did not run the model within 300 s")
+    assert stage.follower.step() is None
+    assert stage.serving == old
+    assert stage.noted[1:] == [], "not the model's fault"
+    stage.fails = None
+    assert stage.follower.step() == NEW
+
+
 def test_an_unreachable_core_changes_nothing(stage: Stage) -> None:
     old = stage.serving
     stage.wanted = "unreachable"
