@@ -10,21 +10,26 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from edgerad import keyring
 from edgerad.database import Database
 from edgerad.ledger import audit_hash
 from edgerad.records import Audit, now
 from edgerad.sections import Secret
+from edgerad.telemetry import get_logger
 
 ANCHORS = "audit-anchors.jsonl"
 """In `data_dir`, one anchor a line. Copy it to where whoever owns this machine cannot change it."""
 KEY = "audit-key"
+ANCHOR_EVERY = 900.0
+"""Seconds between anchors while edgerad runs: what is removed from the end within them may go unseen."""
 
 
 class Anchor(BaseModel):
@@ -66,19 +71,24 @@ def make_anchor(database: Database, key: bytes) -> Anchor:
 
 
 def append_anchor(path: Path, anchor: Anchor) -> None:
-    """Write an anchor behind the others, durably."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
+    """Write an anchor behind the others, durably; what a full disk left of one before goes."""
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
         file.write(anchor.model_dump_json().encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_anchors(path: Path, key: bytes) -> list[Anchor]:
-    """Return the anchors of a file, none when there is no file; raises AnchorsDamaged."""
+    """Return the anchors of a file, none when there is no file; raises AnchorsDamaged.
+
+    A last line without its end is what a full disk left of one: it counts as not written.
+    """
     if not path.exists():
         return []
     anchors = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             anchor = Anchor.model_validate_json(line)
         except ValidationError:
@@ -108,3 +118,36 @@ def verify(database: Database, anchors: Iterable[Anchor] = ()) -> tuple[int, str
     if expected:
         return good, f"{max(expected)} records were anchored: the last {max(expected) - good} were removed"
     return good, None
+
+
+class Anchorer:
+    """Anchors the audit while edgerad runs: at once, then every `ANCHOR_EVERY` seconds, when it has grown."""
+
+    def __init__(self, database: Database, data_dir: Path) -> None:
+        """Keep where things are; nothing is read yet."""
+        self._database, self._data_dir = database, data_dir
+        self._due, self._log = 0.0, get_logger("audit")
+
+    def step(self) -> bool:
+        """Write an anchor if one is due, and return whether; a failure is logged, it is no reason to end."""
+        if time.monotonic() < self._due:
+            return False
+        self._due = time.monotonic() + ANCHOR_EVERY
+        try:
+            return self._anchored()
+        except AnchorsDamaged as damage:
+            self._log.error("the audit's anchors are damaged: run `edgerad audit verify`", error=damage)
+        except (SQLAlchemyError, OSError) as error:
+            self._log.warning("the audit was not anchored", error=error)
+        return False
+
+    def _anchored(self) -> bool:
+        path, key = self._data_dir / ANCHORS, anchor_key(self._data_dir)
+        known = max((anchor.records for anchor in read_anchors(path, key)), default=0)
+        newest = make_anchor(self._database, key)
+        if newest.records < known:
+            self._log.error("the audit lost records: run `edgerad audit verify`", count=known - newest.records)
+        if newest.records <= known:
+            return False
+        append_anchor(path, newest)
+        return True

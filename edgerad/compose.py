@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
 from edgerad import cluster, keyring, preflight, runfile
+from edgerad.audit import Anchorer
 from edgerad.database import Database
 from edgerad.records import now
 from edgerad.sections import Secret
@@ -332,8 +333,9 @@ def watch(system: System, interval: float = 2.0) -> None:
     """Keep an eye on what was started, until the process is told to end; a dashboard that ended is started again."""
     import ray
 
-    log = get_logger("compose")
+    log, anchorer = get_logger("compose"), Anchorer(system.database, system.settings.data_dir)
     while True:
+        anchorer.step()
         if system.dashboard is not None and system.dashboard.poll() is not None:
             log.warning("dashboard ended; starting it again", status=system.dashboard.returncode)
             _start_dashboard(system)

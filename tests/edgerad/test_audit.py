@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from edgerad import ledger
+from edgerad import audit, ledger
 from edgerad.audit import (
     ANCHORS,
+    Anchorer,
     AnchorsDamaged,
     anchor_key,
     append_anchor,
@@ -145,3 +146,34 @@ def test_the_command_verifies_anchors_and_then_finds_what_was_cut(
     assert cut.exit_code == 1
     assert "the last 1 were removed" in cut.output
     assert len(read_anchors(tmp_path / ANCHORS, anchor_key(tmp_path))) == 1  # a broken audit is never anchored
+
+
+def test_while_edgerad_runs_what_has_grown_is_anchored_at_times(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anchorer = Anchorer(database, tmp_path)
+    assert anchorer.step()
+    with database.write() as session:
+        ledger.audit(session, "tester", "did", "thing-5", {})
+    assert not anchorer.step()  # not yet
+    monkeypatch.setattr(audit, "ANCHOR_EVERY", 0.0)
+    assert not Anchorer(database, tmp_path / "edgerad.db").step()  # no folder: said, and survived
+    again = Anchorer(database, tmp_path)
+    assert again.step()
+    assert not again.step()  # nothing new
+    anchors = read_anchors(tmp_path / ANCHORS, anchor_key(tmp_path))
+    assert [anchor.records for anchor in anchors] == [4, 5]
+    database.close()
+    tamper(tmp_path, "DELETE FROM audit WHERE audit_id >= 4")
+    assert not again.step()  # what was cut is never anchored
+    assert verify(database, anchors)[1] == "5 records were anchored: the last 2 were removed"
+
+
+def test_what_a_full_disk_left_of_an_anchor_is_no_damage(database: Database, tmp_path: Path) -> None:
+    path, anchor = tmp_path / "anchors", make_anchor(database, b"k" * 32)
+    append_anchor(path, anchor)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:50])
+    assert read_anchors(path, b"k" * 32) == [anchor]
+    append_anchor(path, anchor)
+    assert path.read_bytes() == whole * 2
