@@ -28,6 +28,8 @@ QUIET = {
     "RAY_prestart_worker_first_driver": "0",  # idle workers cost memory and start-up time
     "RAY_idle_worker_killing_time_threshold_ms": "3000",  # a worker that ended its task gives its memory back,
     "RAY_num_workers_soft_limit": "0",  # and none of them is kept for later
+    # By default one a core, and four times as many make Ray warn: on two cores every edge would.
+    "RAY_worker_maximum_startup_concurrency": "6",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
