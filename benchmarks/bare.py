@@ -1,0 +1,59 @@
+"""The limit: decode, preprocessing, view check and network in one bare process, bytes already in memory.
+
+Run by `benchmarks.serving` as a process of its own that takes turns with the others: a line of images and threads in, a
+line with seconds out. With as many threads as cores each thread does whole images, with a network of its own:
+nothing that serves can be faster on these cores.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from typing import Any
+
+from benchmarks import images
+from serve.score import Scorer, open_scorer
+
+
+def main() -> None:
+    """Serve turns until the input ends."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    count = int(sys.argv[1])
+    files = images.load(count).files
+    scorers: list[Scorer] = []
+    for line in sys.stdin:
+        order = json.loads(line)
+        while len(scorers) < order["threads"]:
+            scorers.append(open_scorer())
+            scorers[-1].score_bytes(files[:4])
+        wanted = [files[index % len(files)] for index in range(order["images"])]
+        sys.stdout.write(json.dumps(turn(wanted, scorers[: order["threads"]])) + "\n")
+        sys.stdout.flush()
+
+
+def turn(files: Sequence[bytes], scorers: Sequence[Scorer]) -> dict[str, Any]:
+    """Score files with a thread a scorer; return the whole's seconds and the median of single images."""
+
+    def work(scorer: Scorer, own: Sequence[bytes]) -> list[float]:
+        times = []
+        for data in own:
+            started = time.perf_counter()
+            scorer.score_bytes([data])
+            times.append(time.perf_counter() - started)
+        return times
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(scorers)) as pool:
+        parts = [pool.submit(work, scorer, files[index :: len(scorers)]) for index, scorer in enumerate(scorers)]
+        times = [seconds for part in parts for seconds in part.result()]
+    return {"seconds": time.perf_counter() - started, "single": median(times)}
+
+
+if __name__ == "__main__":
+    main()
