@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
+import altair as alt
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,9 @@ from edgerad.store import ObjectStore, StoreError
 
 MAX_BYTES = 256 * 2**20
 SHOWN_SIDE = 1400
+_NO_PADDING = {"left": 0, "top": 0, "right": 0, "bottom": 0}
+DRAWN_ON_SIDE = 600
+"""Longer side of the image that boxes are drawn on, in pixels of the screen."""
 COVERED, DISMISSED, ADDED, DRAWN = (255, 176, 0), (150, 150, 150), (90, 170, 255), (60, 220, 120)
 """Colours of boxes, RGB: found by the engine, taken away by the person, added by the person, being drawn."""
 
@@ -139,6 +144,8 @@ def _draw(found: Picture, case: Waiting, boxes: list[tuple[Rectangle, bool]]) ->
     """Draw the image with its boxes; return the box that is being drawn, if any."""
     name = case.shipment.shipment_id
     rows, columns = found.values.shape
+    if case.can_be_released:
+        st.caption("Drag a box over what is to be covered, then add it. Zoom in for small text.")
     place = st.container(key="viewer")
     level_column, width_column, zoom_column = st.columns(3)
     low, high = found.low, found.high
@@ -151,19 +158,65 @@ def _draw(found: Picture, case: Waiting, boxes: list[tuple[Rectangle, bool]]) ->
         x_column, y_column, _ = st.columns(3)
         x = x_column.slider("Across", 0.0, 1.0, 0.5, 0.02, key=f"x-{name}")
         y = y_column.slider("Down", 0.0, 1.0, 0.5, 0.02, key=f"y-{name}")
-    drawn: Rectangle | None = None
-    if case.can_be_released and st.toggle("Draw a box", key=f"draw-{name}"):
-        across = st.slider("From left to right", 0, columns, (0, columns // 4), key=f"columns-{name}")
-        down = st.slider("From top to bottom", 0, rows, (0, rows // 8), key=f"rows-{name}")
-        drawn = (across[0], down[0], across[1], down[1])
+    drawn = _by_sliders(rows, columns, name) if case.can_be_released else None
     shown = cv2.cvtColor(found.window(level, width), cv2.COLOR_GRAY2RGB).astype(np.uint8)
     added = _added(name)
     for box, covered in boxes:
         _outline(shown, box, ADDED if box in added else COVERED if covered else DISMISSED, zoom)
     if drawn:
         _outline(shown, drawn, DRAWN, zoom)
-    place.image(_part(shown, zoom, x, y), width="stretch")
-    return drawn
+    part = _part_of((rows, columns), zoom, x, y)
+    if not case.can_be_released:
+        place.image(_encoded(shown, part), width="stretch")
+        return None
+    with place:
+        return _dragged(shown, part, f"draw-{name}-{len(added)}") or drawn
+
+
+def _by_sliders(rows: int, columns: int, name: str) -> Rectangle | None:
+    """A box for whoever has no mouse, or wants it to the pixel."""
+    if not st.toggle("Draw by sliders", key=f"sliders-{name}"):
+        return None
+    across = st.slider("From left to right", 0, columns, (0, columns // 4), key=f"columns-{name}")
+    down = st.slider("From top to bottom", 0, rows, (0, rows // 8), key=f"rows-{name}")
+    return (across[0], down[0], across[1], down[1])
+
+
+def _dragged(shown: npt.NDArray[np.uint8], part: Rectangle, key: str) -> Rectangle | None:
+    """Show the part of the image as a chart that boxes are drawn on; return the box, in pixels of the whole image."""
+    x0, y0, x1, y1 = part
+    scale = DRAWN_ON_SIDE / max(x1 - x0, y1 - y0)
+    url = "data:image/png;base64," + base64.b64encode(_encoded(shown, part)).decode()
+    data = alt.Data(values=[{"url": url, "x0": x0, "y0": y0, "x1": x1, "y1": y1}])
+    across = alt.X("x0:Q", axis=None, scale=alt.Scale(domain=(x0, x1), nice=False, zero=False))
+    down = alt.Y("y0:Q", axis=None, scale=alt.Scale(domain=(y1, y0), nice=False, zero=False))
+    brush = alt.selection_interval(
+        name="box", mark=alt.BrushConfig(stroke="#3cdc78", strokeWidth=2, fill="#3cdc78", fillOpacity=0.25)
+    )
+    chart = (
+        alt.Chart(data, width=round((x1 - x0) * scale), height=round((y1 - y0) * scale), padding=_NO_PADDING)
+        .mark_image(aspect=False)
+        .encode(x=across, x2="x1:Q", y=down, y2="y1:Q", url="url:N")
+        .add_params(brush)
+        .configure(background="black")
+        .configure_view(stroke=None)
+    )
+    chosen = st.altair_chart(chart, width="content", theme=None, key=key, on_select="rerun", selection_mode="box")
+    return _whole(cast("dict[str, Any]", chosen)["selection"].get("box") or {}, part)
+
+
+def _whole(selection: dict[str, Any], part: Rectangle) -> Rectangle | None:
+    """The smallest box of whole pixels around what was drawn, within the part that was shown; None when nothing was."""
+    if not {"x0", "y0"} <= set(selection):
+        return None
+    (left, right), (top, bottom) = sorted(selection["x0"]), sorted(selection["y0"])
+    box = (
+        max(int(np.floor(left)), part[0]),
+        max(int(np.floor(top)), part[1]),
+        min(int(np.ceil(right)), part[2]),
+        min(int(np.ceil(bottom)), part[3]),
+    )
+    return box if box[0] < box[2] and box[1] < box[3] else None
 
 
 def _outline(image: npt.NDArray[np.uint8], box: Rectangle, colour: tuple[int, int, int], zoom: float) -> None:
@@ -171,19 +224,26 @@ def _outline(image: npt.NDArray[np.uint8], box: Rectangle, colour: tuple[int, in
     cv2.rectangle(image, (box[0], box[1]), (box[2] - 1, box[3] - 1), colour, thickness)
 
 
-def _part(image: npt.NDArray[np.uint8], zoom: float, x: float, y: float) -> bytes:
-    """The part around (x, y), both from 0 to 1, no longer than SHOWN_SIDE pixels, as PNG."""
-    rows, columns = (max(1, round(length / zoom)) for length in image.shape[:2])
-    top, left = round((image.shape[0] - rows) * y), round((image.shape[1] - columns) * x)
-    part = np.ascontiguousarray(image[top : top + rows, left : left + columns, ::-1])
-    scale = SHOWN_SIDE / max(rows, columns)
+def _part_of(shape: tuple[int, int], zoom: float, x: float, y: float) -> Rectangle:
+    """The part around (x, y), both from 0 to 1, in pixels of the image."""
+    rows, columns = (max(1, round(length / zoom)) for length in shape)
+    top, left = round((shape[0] - rows) * y), round((shape[1] - columns) * x)
+    return left, top, left + columns, top + rows
+
+
+def _encoded(image: npt.NDArray[np.uint8], part: Rectangle) -> bytes:
+    """A part of the image, no longer than SHOWN_SIDE pixels, as PNG."""
+    left, top, right, bottom = part
+    shown = np.ascontiguousarray(image[top:bottom, left:right, ::-1])
+    scale = SHOWN_SIDE / max(shown.shape[:2])
     if scale < 1:
-        part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    _, encoded = cv2.imencode(".png", part, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        shown = cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    _, encoded = cv2.imencode(".png", shown, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return encoded.tobytes()
 
 
 def _add(case: Waiting, drawn: Rectangle) -> None:
+    st.write(f"Drawn: {_spoken(drawn)}")
     if st.button("Add this box", key="add-box"):
         if drawn[0] < drawn[2] and drawn[1] < drawn[3] and drawn not in _added(case.shipment.shipment_id):
             _added(case.shipment.shipment_id).append(drawn)

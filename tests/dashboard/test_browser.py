@@ -1,4 +1,4 @@
-"""Two paths in a real browser: acknowledge, open the case and confirm; label cases by single keys."""
+"""Paths in a real browser: acknowledge and confirm; label by single keys; draw a box on a quarantined image."""
 
 import subprocess
 import sys
@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import select
 
 from dashboard import launch
-from edgerad.records import Alert, CoreCase, Label, Review
+from edgerad.records import Alert, Audit, CoreCase, Label, Review, Shipment
 from edgerad.settings import load_settings
 from tests.conftest import CHROMIUM_FLAGS
 from tests.dashboard.conftest import Edge
+from tests.dashboard.test_quarantine import waits
 
 
 @pytest.fixture
@@ -140,3 +141,49 @@ def test_nothing_covers_anything_on_a_wide_screen_or_a_narrow_one(
             apart_x = one["x"] + one["width"] <= other["x"] + 1 or other["x"] + other["width"] <= one["x"] + 1
             apart_y = one["y"] + one["height"] <= other["y"] + 1 or other["y"] + other["height"] <= one["y"] + 1
             assert apart_x or apart_y, (one, other)
+
+
+@pytest.mark.real
+def test_a_quarantined_image_is_looked_at_covered_by_dragging_and_released(
+    edge: Edge, address: str, chromium: str, tmp_path: Path
+) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    shipment_id = waits(edge, "not-verified", [[10, 12, 90, 30]])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.goto(f"{address}/quarantine")
+        chart = page.locator(".st-key-viewer svg image")
+        expect(chart).to_be_visible(timeout=90_000)
+        name = page.get_by_label("Your name")
+        name.fill("Nurse Browser")
+        name.press("Enter")
+        place, button = chart.bounding_box(), page.get_by_role("button", name="Release").bounding_box()
+        assert place is not None
+        assert button is not None
+        assert place["x"] + place["width"] < button["x"], "the image covers nothing"
+        scale = place["width"] / 256  # the phantom's longer side
+        page.wait_for_timeout(1000)
+        page.mouse.move(place["x"] + 60 * scale, place["y"] + 100 * scale)
+        page.mouse.down()
+        page.mouse.move(place["x"] + 90 * scale, place["y"] + 110 * scale, steps=4)
+        page.mouse.move(place["x"] + 120 * scale, place["y"] + 130 * scale, steps=4)
+        page.mouse.up()
+        expect(page.get_by_text("Drawn: columns")).to_be_visible(timeout=30_000)
+        page.screenshot(path=str(tmp_path / "drawn.png"))
+        page.get_by_role("button", name="Add this box").click()
+        expect(page.get_by_text("Added 1: columns")).to_be_visible(timeout=30_000)
+        page.screenshot(path=str(tmp_path / "added.png"))
+        page.get_by_role("button", name="Release").click()
+        expect(page.get_by_text("Nothing is in quarantine")).to_be_visible(timeout=30_000)
+        expect(page.get_by_test_id("stException")).to_have_count(0)
+        browser.close()
+    with edge.database.read() as session:
+        shipment = session.get_one(Shipment, shipment_id)
+        audits = [(row.actor, row.action) for row in session.scalars(select(Audit))]
+    assert shipment.release is not None
+    kept, drawn = shipment.release["boxes"]
+    assert (shipment.state, kept) == ("queued", [10, 12, 90, 30])
+    assert all(abs(one - other) <= 2 for one, other in zip(drawn, (60, 100, 120, 130), strict=True)), drawn
+    assert audits == [("person:Nurse Browser", "quarantine-released")]

@@ -159,10 +159,28 @@ def test_boxes_are_drawn_where_they_lie(zoom: float) -> None:
     side = round(300 / zoom)
     start = round((300 - side) * 0.5)
     page_module._outline(image, (start, start, start + side, start + side), (255, 176, 0), zoom)
-    encoded = page_module._part(image, zoom, 0.5, 0.5)
+    shown = page_module._part_of((300, 300), zoom, 0.5, 0.5)
+    assert shown == (start, start, start + side, start + side)
+    encoded = page_module._encoded(image, shown)
     part = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     assert part is not None
     assert part.shape == (side, side, 3)
     for edge in (part[0], part[-1], part[:, 0], part[:, -1]):
         assert (edge == (0, 176, 255)).all()
     assert not part[side // 2, side // 2].any()
+
+
+@pytest.mark.parametrize(
+    ("selection", "box"),
+    [
+        ({"x0": [10.2, 40.7], "y0": [30.9, 20.1]}, (10, 20, 41, 31)),
+        ({"x0": [-3.0, 400.0], "y0": [5.0, 9.5]}, (0, 5, 300, 10)),
+        ({"x0": [10.0, 10.0], "y0": [5.0, 9.5]}, None),
+        ({"x0": [10.0, 20.0]}, None),
+        ({}, None),
+    ],
+)
+def test_what_is_drawn_is_a_box_of_whole_pixels_within_the_image(
+    selection: dict[str, list[float]], box: tuple[int, ...] | None
+) -> None:
+    assert page_module._whole(selection, (0, 0, 300, 200)) == box
