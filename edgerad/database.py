@@ -136,5 +136,7 @@ def insert_new(session: Session, table: type[Record], rows: list[dict[str, Any]]
     """Insert the rows that are not there yet; return the values of column `returning` of those that were inserted."""
     if not rows:
         return set()
-    statement = insert(session, table).values(rows).on_conflict_do_nothing()
+    # The statement of a single row is compiled once and kept by SQLAlchemy, that of a list is compiled every time.
+    values = insert(session, table).values(rows[0] if len(rows) == 1 else rows)
+    statement = values.on_conflict_do_nothing()
     return set(session.execute(statement.returning(table.__table__.c[returning])).scalars())
