@@ -72,6 +72,7 @@ class Edge:
     def __init__(self, folder: Path, files: Sequence[bytes], **serve: Any) -> None:
         """Keep what to start; `serve` are settings of that section."""
         self._folder, self._files, self._serve = folder, files, serve
+        self._ingest: dict[str, Any] = {"sweep_prefix": PREFIX}
         self._kafka: Kafka | None = None
         self._system: compose.System | None = None
         self._etags: list[tuple[str, str, int]] = []
@@ -99,7 +100,7 @@ class Edge:
         off = {"enabled": False}
         self.settings: Settings = load_settings(
             role="edge", data_dir=self._folder / "data", store=store, kafka=kafka, serve=self._serve,
-            receiver=off, gateway=off, dashboard=off, ingest={"sweep_prefix": PREFIX},
+            receiver=off, gateway=off, dashboard=off, ingest=self._ingest,
             telemetry={"log_level": "ERROR"},
         )  # fmt: skip
         objects = ObjectStore(config_from(self.settings.store))

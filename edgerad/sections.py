@@ -96,7 +96,7 @@ class IngestSettings(Section):
 
     actors: int = Field(1, ge=1, description="Ingest actors; with Kafka each takes a share of the partitions.")
     batch_size: int = Field(16, ge=1, le=64, description="Images in one call to Serve.")
-    linger: Seconds = Field(0.05, description="Seconds to wait for a batch to fill.")
+    linger: Seconds = Field(0.01, description="Seconds to wait for a batch to fill.")
     calls_in_flight: int = Field(4, ge=1, description="Calls to Serve that an actor keeps under way.")
     max_attempts: int = Field(8, ge=1, description="Attempts on what may pass before it becomes a dead letter.")
     backoff_initial: Seconds = Field(0.25, description="First pause before another attempt; doubles, with jitter.")

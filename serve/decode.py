@@ -9,13 +9,14 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from serve.preprocess import AREA_TYPES, GRID, Plane
+from serve.preprocess import AREA_TYPES, GRID, Plane, to_grid
 from serve.reasons import Unreadable
 from serve.screen import check_pixels, chroma
 
@@ -49,6 +50,11 @@ class DecodedImage:
     columns: int
     header: dict[str, str] = field(default_factory=dict, repr=False)
 
+    @cached_property
+    def grid(self) -> npt.NDArray[np.float32]:
+        """The pixels on the grid of preprocessing, float32 [GRID, GRID]; made once for all who look at it."""
+        return to_grid(self.pixels)
+
 
 def decode(data: bytes, limits: Limits = Limits()) -> DecodedImage:
     """Decode one object to grey pixels.
@@ -71,7 +77,7 @@ def decode(data: bytes, limits: Limits = Limits()) -> DecodedImage:
         raise Unreadable("truncated", f"{len(data)} bytes, all of them 0")
     else:
         raise Unreadable("unsupported", "the first bytes are not those of DICOM, JPEG or PNG")
-    check_pixels(image.pixels, colour)
+    check_pixels(image.pixels, colour, image.grid)
     return image
 
 

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from serve.bundle import BundleError
-from serve.view import ViewCheck
+from serve.view import ViewCheck, pinned
 
 Floats = npt.NDArray[np.float32]
 FILE = "usual-chests.npz"
@@ -78,14 +77,7 @@ def describe(places: Floats, held_out: Floats) -> Source:
 @cache
 def usual() -> Usual:
     """Return what ships with edgerad; BundleError when its file is not the one of this release."""
-    path = Path(__file__).resolve().parent.parent / "models" / FILE
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{FILE} cannot be read ({error.strerror}); install edgerad again") from None
-    if hashlib.sha256(data).hexdigest() != SHA256:
-        raise BundleError(f"{FILE} is not the file of this release (its SHA-256 differs); install edgerad again")
-    return load(data)
+    return load(pinned(FILE, SHA256))
 
 
 def load(data: bytes) -> Usual:

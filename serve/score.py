@@ -16,7 +16,7 @@ from serve.bundle import Bundle, TrustedKeys, bundled_keys, bundled_model, load_
 from serve.calibrate import Calibration
 from serve.decode import DecodedImage, Limits, decode
 from serve.novelty import place_of, usual
-from serve.preprocess import Input, shrink, stretch, to_grid
+from serve.preprocess import Input, shrink, stretch
 from serve.reasons import Unreadable
 from serve.runtimes import Logits, Maps, Runtime, RuntimeOptions, make_runtime
 from serve.view import THRESHOLD as VIEW_THRESHOLD
@@ -79,7 +79,7 @@ class Scorer:
             image: DecodedImage = decode(item, self.limits)
         except Unreadable as refusal:
             return refusal
-        stretched = stretch(to_grid(image.pixels))
+        stretched = stretch(image.grid)
         try:
             row = view_check().check(stretched, self.view_threshold)
         except Unreadable as refusal:

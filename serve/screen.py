@@ -17,12 +17,15 @@ MIN_NEIGHBOUR_CORRELATION = 0.5  # radiographs lie above 0.95 on the grid, white
 MAX_CHROMA = 6.0  # mean distance from grey in Cb, Cr levels; scanned film has a faint tint
 
 
-def check_pixels(pixels: Plane, colour: float = 0.0) -> None:
-    """Raise Unreadable for a blank, structureless or coloured picture; `colour` is what `chroma` measured."""
+def check_pixels(pixels: Plane, colour: float = 0.0, grid: npt.NDArray[np.float32] | None = None) -> None:
+    """Raise Unreadable for a blank, structureless or coloured picture; `colour` is what `chroma` measured.
+
+    `grid` is what `to_grid` made of the pixels, where that is known.
+    """
     if colour > MAX_CHROMA:
         raise Unreadable("colour", f"mean chroma {colour:.0f} of 128, radiographs stay under {MAX_CHROMA:g}")
-    grid = to_grid(pixels)
-    low, high = np.percentile(grid, (1, 99))
+    grid = to_grid(pixels) if grid is None else grid
+    low, high = np.percentile(grid[::2, ::2], (1, 99))  # of a quarter: a fifth of the time
     scale = 255.0 if pixels.dtype == np.uint8 else 65535.0
     if high - low < MIN_CONTRAST * scale:
         raise Unreadable("blank", "all pixels are nearly alike")

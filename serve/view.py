@@ -84,17 +84,22 @@ class ViewCheck:
         return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-@cache
-def view_check() -> ViewCheck:
-    """Return the check that ships with edgerad; BundleError when its file is not the one of this release."""
-    path = Path(__file__).resolve().parent.parent / "models" / FILE
+def pinned(name: str, sha256: str) -> bytes:
+    """Return a file of models/ that belongs to this release; BundleError when it is another, or is not there."""
+    path = Path(__file__).resolve().parent.parent / "models" / name
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{FILE} cannot be read ({error.strerror}); install edgerad again") from None
-    if hashlib.sha256(data).hexdigest() != SHA256:
-        raise BundleError(f"{FILE} is not the file of this release (its SHA-256 differs); install edgerad again")
-    return load(data)
+        raise BundleError(f"{name} cannot be read ({error.strerror}); install edgerad again") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise BundleError(f"{name} is not the file of this release (its SHA-256 differs); install edgerad again")
+    return data
+
+
+@cache
+def view_check() -> ViewCheck:
+    """Return the check that ships with edgerad; BundleError when its file is not the one of this release."""
+    return load(pinned(FILE, SHA256))
 
 
 def load(data: bytes) -> ViewCheck:

@@ -9,7 +9,7 @@ import pytest
 
 from edgerad.drift import measure
 from edgerad.phantom import random_spec, render
-from serve import novelty
+from serve import novelty, view
 from serve.bundle import BundleError
 from serve.novelty import DIMENSIONS, Usual, describe, load, place_of, usual
 from serve.preprocess import stretch, to_grid
@@ -77,7 +77,7 @@ def test_a_changed_file_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shipped = Path(novelty.__file__).parents[1] / "models" / novelty.FILE
     (tmp_path / "serve").mkdir()
     (tmp_path / "models").mkdir()
-    monkeypatch.setattr(novelty, "__file__", str(tmp_path / "serve" / "novelty.py"))
+    monkeypatch.setattr(view, "__file__", str(tmp_path / "serve" / "view.py"))
     usual.cache_clear()
     try:
         with pytest.raises(BundleError, match="cannot be read"):
