@@ -10,6 +10,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from serve.calibrate import calibration_error
+
 Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 
@@ -78,7 +80,7 @@ def evaluate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, threshold: 
         wilson(int((predicted == positive).sum()), len(truth)),
         wilson(int((predicted & positive).sum()), int(positive.sum())),
         wilson(int((~predicted & ~positive).sum()), int((~positive).sum())),
-        _bootstrap(truth, scores, expected_calibration_error),
+        _bootstrap(truth, scores, lambda labels, given: calibration_error(given, labels)),
         threshold,
     )
 
@@ -121,17 +123,6 @@ def wilson(successes: int, trials: int) -> Estimate:
     centre = (share + square / (2 * trials)) / (1 + square / trials)
     half = z * sqrt(share * (1 - share) / trials + square / (4 * trials * trials)) / (1 + square / trials)
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
-
-
-def expected_calibration_error(labels: Floats, probabilities: Floats, bins: int = 10) -> float:
-    """Mean |observed share - mean probability| over equal-width bins, weighted by their cases (Guo et al. 2017)."""
-    index = np.minimum((probabilities * bins).astype(int), bins - 1)
-    error = 0.0
-    for bin_index in range(bins):
-        mask = index == bin_index
-        if mask.any():
-            error += mask.mean() * abs(labels[mask].mean() - probabilities[mask].mean())
-    return float(error)
 
 
 def _bootstrap(labels: Floats, scores: Floats, statistic: Callable[[Floats, Floats], float]) -> Estimate:

@@ -36,6 +36,7 @@ def calibrate(
     from serve import site
     from serve.bundle import BundleError
     from serve.shelf import Shelf, bundled_digest
+    from serve.triage import measure_choices
 
     settings = load_settings()
     database = Database(settings.database_url)
@@ -69,10 +70,13 @@ def calibrate(
             | {"at": row.at.isoformat(), "reason": row.reason}
             for row in site.history(database, here)
         ]
+        choices = measure_choices(read.labels, now.apply(read.logits))
+        facts["thresholds"] = [asdict(choice) for choice in choices]
     elif proposal.figures.is_better or force:
         made = site.put_into_service(database, here, proposal, actor, "forced by hand" if force else "refitted by hand")
         facts["in_service"] = made.version
-    _print(as_json, facts, _explained(proposal, str(facts["in_service"])))
+    text = _explained(proposal, str(facts["in_service"]))
+    _print(as_json, facts, f"{text}\n{_table(facts['thresholds'])}" if show else text)
     if not (show or force or proposal.figures.is_better):
         raise typer.Exit(EXIT_NOT_BETTER)
 
@@ -86,6 +90,17 @@ def _explained(proposal: Proposal, version: str) -> str:
         f" error {figures.gain_error:.4f})\n"
         f"calibration error {figures.error_now:.4f} now, {figures.error_refit:.4f} refitted\nin service: {version}"
     )
+
+
+def _table(choices: list[dict[str, Any]]) -> str:
+    """What other thresholds would do to these readings, under the calibration in service."""
+    rows = ["low below  high above  unknown  of the errors  low, but positive  high, but negative"]
+    for choice in choices:
+        shares = [choice[name] for name in ("unknown", "caught", "low_wrong", "high_wrong")]
+        cells = [f"{share:.1%}" if share is not None else "-" for share in shares]
+        line = f"{cells[0]:>7}  {cells[1]:>13}  {cells[2]:>17}  {cells[3]:>18}"
+        rows.append(f"{choice['low']:>9.2f}  {choice['high']:>10.2f}  {line}")
+    return "\n".join(rows)
 
 
 def _print(as_json: bool, facts: dict[str, Any], text: str) -> None:

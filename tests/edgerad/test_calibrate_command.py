@@ -63,6 +63,12 @@ def test_a_site_that_differs_is_refitted_and_taken_back(folder: Path) -> None:
     assert seen["better"] is True
     assert seen["history"] == []
     assert seen["in_service"] == "identity/1", "looking changes nothing"
+    rows = {(row["low"], row["high"]): row for row in seen["thresholds"]}
+    assert rows[0.2, 0.8]["unknown"] > rows[0.4, 0.8]["unknown"]
+    assert 0 < rows[0.2, 0.8]["caught"] <= rows[0.05, 0.8]["caught"] <= 1
+    table = CliRunner().invoke(app, ["calibrate", "--show"]).stdout
+    assert "of the errors" in table
+    assert f"{rows[0.2, 0.8]['unknown']:.1%}" in table
     status, done, _ = run("--person", "Dr. P")
     assert (status, done["in_service"]) == (0, "edge/1")
     assert done["refit"]["b"] < -1

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from serve.triage import Thresholds
+from serve.triage import CHOICES, Choice, Thresholds, measure_choices
 
 THRESHOLDS = Thresholds("test/1", high=0.80, low=0.20)
 
@@ -35,3 +35,29 @@ def test_what_is_no_probability_has_no_class(probability: float) -> None:
 def test_limits_that_make_no_sense_are_refused(low: float, high: float) -> None:
     with pytest.raises(ValueError, match="0 < low <= high < 1"):
         Thresholds("test/1", high, low)
+
+
+def test_a_choice_counts_the_unknown_and_the_errors_among_them() -> None:
+    labels = [0, 0, 0, 1, 1, 1, 1, 1]
+    probabilities = [0.01, 0.55, 0.9, 0.05, 0.3, 0.7, 0.85, 0.99]
+    # Errors: the normals at 0.55 and 0.9, the abnormal at 0.05 and 0.3.
+    narrow, wide = measure_choices(labels, probabilities, [(0.2, 0.8), (0.04, 0.9)])
+    assert narrow == Choice(0.2, 0.8, unknown=3 / 8, caught=2 / 4, low_wrong=1 / 2, high_wrong=1 / 3)
+    assert wide == Choice(0.04, 0.9, unknown=6 / 8, caught=1.0, low_wrong=0.0, high_wrong=0.0)
+
+
+def test_a_share_of_nothing_is_none_and_no_cases_are_refused() -> None:
+    (choice,) = measure_choices([0, 1], [0.3, 0.7], [(0.2, 0.8)])
+    assert (choice.unknown, choice.caught, choice.low_wrong, choice.high_wrong) == (1.0, None, None, None)
+    with pytest.raises(ValueError, match="one length"):
+        measure_choices([], [])
+
+
+def test_a_case_on_a_limit_is_counted_as_it_is_classified() -> None:
+    probabilities = [0.2, 0.8, math.nextafter(0.2, 0), math.nextafter(0.8, 1)]
+    (choice,) = measure_choices([0, 1, 0, 1], probabilities, [(0.2, 0.8)])
+    assert choice.unknown == sum(THRESHOLDS.classify(p) == "unknown" for p in probabilities) / 4
+
+
+def test_no_choice_on_offer_calls_high_what_is_at_most_80_percent() -> None:
+    assert all(0 < low < 0.8 <= high < 1 for low, high in CHOICES)

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from train.evaluate import auroc, compare, evaluate, expected_calibration_error, wilson
+from train.evaluate import auroc, compare, evaluate, wilson
 
 
 def pairs_won(labels: list[int], scores: list[float]) -> float:
@@ -73,8 +73,7 @@ def test_the_calibration_error_is_the_weighted_gap_of_the_bins() -> None:
     labels = np.array([1, 1, 0, 0, 0, 1.0])
     scores = np.array([0.95, 0.95, 0.95, 0.05, 0.05, 0.05])
     # Both bins hold half of the cases: |2/3 - 0.95| and |1/3 - 0.05|.
-    assert expected_calibration_error(labels, scores) == pytest.approx((0.95 - 2 / 3 + 1 / 3 - 0.05) / 2)
-    assert expected_calibration_error(np.array([1.0]), np.array([1.0])) == 0, "1.0 is in the last bin"
+    assert evaluate(labels, scores).ece.value == pytest.approx((0.95 - 2 / 3 + 1 / 3 - 0.05) / 2)
 
 
 def test_a_comparison_of_a_model_with_itself_is_no_difference() -> None:
