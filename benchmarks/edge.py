@@ -162,6 +162,15 @@ class Edge:
         self._index.execute("COMMIT")
         return keys
 
+    def store_of_originals(self) -> dict[str, Any]:
+        """Return how a bare process reaches the originals: the store's configuration, keys and ETags."""
+        config = config_from(self.settings.store)
+        names = ("endpoint_url", "bucket", "access_key", "secret_key")
+        return {
+            "store": {name: getattr(config, name) for name in names},
+            "keys": [(key, etag) for key, etag, _ in self._etags],
+        }
+
     def requests(self, count: int) -> list[ScoreRequest]:
         """Return requests for the originals, as the ingest loop would send them."""
         chosen = [self._etags[number % len(self._etags)] for number in range(count)]

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.serving` prints JSON. Who is compared takes turns, all in one run:
 
-- limit: `benchmarks.bare`, on all cores; bare: the same on one thread
+- limit: `benchmarks.bare`, on all cores; limit_with_fetch: each image fetched as replicas do; bare: on one thread
 - serve: replicas through the Serve handle, 16 images a call, fetched from the object store
 - pipeline: Kafka record to assessment in the database, by a whole running edge
 - fastapi and reference: `benchmarks.peers`
@@ -92,7 +92,7 @@ def rates(options: argparse.Namespace) -> dict[str, Any]:
     """Return rates, costs by backlog and latencies of an edge with a fixed number of replicas."""
     from benchmarks.edge import Edge
 
-    pictures = images.load(options.files)
+    pictures, cores = images.load(options.files), len(os.sched_getaffinity(0))
     load_before = round(os.getloadavg()[0], 1)
     with (
         tempfile.TemporaryDirectory(prefix="edgerad-bench-", ignore_cleanup_errors=True) as name,
@@ -105,9 +105,11 @@ def rates(options: argparse.Namespace) -> dict[str, Any]:
         single, cpu = [], []
         for _ in range(options.repeats):
             count = options.images
-            limit, bare = peers.bare(count, len(os.sched_getaffinity(0))), peers.bare(count // 2, 1)
+            limit, bare = peers.bare(count, cores), peers.bare(count // 2, 1)
+            fetching = peers.bare(count, cores, **edge.store_of_originals())
             single.append(bare["single"])
             turns.setdefault("limit", []).append(count / limit["seconds"])
+            turns.setdefault("limit_with_fetch", []).append(count / fetching["seconds"])
             turns.setdefault("bare", []).append((count // 2) / bare["seconds"])
             seconds, outcomes = edge.score(edge.requests(count))
             assert all(isinstance(outcome, Scored) for outcome in outcomes), "a replica refused a benchmark's image"
@@ -239,6 +241,7 @@ class Peers:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"} if arguments[0] == "benchmarks.bare" else None,
         )
         self._started.append(process)
         return process
@@ -251,9 +254,9 @@ class Peers:
         process.stdin.flush()
         return dict(json.loads(process.stdout.readline()))
 
-    def bare(self, count: int, threads: int) -> dict[str, float]:
+    def bare(self, count: int, threads: int, **store: Any) -> dict[str, float]:
         """Return seconds of `count` images, and the median of single ones."""
-        return self._ask(self._bare, {"images": count, "threads": threads})
+        return self._ask(self._bare, {"images": count, "threads": threads, **store})
 
     def reference(self, count: int) -> float:
         """Return the reference pattern's images a second."""
@@ -292,6 +295,11 @@ def goals(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "pipeline / reference": (speed["pipeline"] / speed["reference"], 100),
         "pipeline / fastapi": (speed["pipeline"] / speed["fastapi"], 3),
     }
+    beside = {
+        "serve / limit with fetch": speed["serve"] / speed["limit_with_fetch"],
+        "serve / bare, one thread": speed["serve"] / speed["bare"],
+        "pipeline / bare, one thread": speed["pipeline"] / speed["bare"],
+    }
     at_most = {
         "p50 at half load, ms": (half["p50_ms"], 4 * report["single_image_ms"] + 50),
         "spike: first scaling decision, s": (spike["first_scaling_decision_seconds"], 1.5),
@@ -301,12 +309,12 @@ def goals(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "replica's memory (RSS), MB": (replica["rss_mb"], 450),
         "images lost": (lost, 0),
     }
-    judged = {}
+    judged: dict[str, dict[str, Any]] = {}
     for name, (value, bound) in at_least.items():
         judged[name] = {"value": round(value, 2), "at_least": bound, "met": value >= bound}
     for name, (figure, bound) in at_most.items():
         judged[name] = {"value": figure, "at_most": round(bound, 1), "met": figure is not None and figure <= bound}
-    return judged
+    return judged | {name: {"value": round(value, 2)} for name, value in beside.items()}
 
 
 def drawing(series: Sequence[dict[str, float]]) -> str:

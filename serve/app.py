@@ -92,12 +92,15 @@ class ScorerDeployment:
         """Make the pools; the model comes with the first `reconfigure`, which Serve calls before any request."""
         from concurrent.futures import ThreadPoolExecutor
 
+        import cv2
+
         from edgerad.store import ObjectStore, config_from
         from edgerad.telemetry import configure_logging
         from serve.replica import Replica
         from serve.shelf import Shelf
 
         configure_logging(settings.telemetry)
+        cv2.setNumThreads(1)  # several images are decoded at a time; threads within one would only add to them
         store = ObjectStore(config_from(settings.store))
         limit = settings.serve.max_object_bytes
         self._shelf = Shelf(settings)
