@@ -12,8 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from operator import getitem
 from statistics import median
 from typing import Any
 
@@ -37,7 +35,7 @@ def main() -> None:
         while len(scorers) < order["threads"]:
             scorers.append(open_scorer())
             scorers[-1].score_bytes(files[:4])
-        fetch = fetched(order["store"], order["keys"]) if "store" in order else partial(getitem, files)
+        fetch: Fetch = fetched(order["store"], order["keys"]) if "store" in order else files.__getitem__
         wanted = [index % len(files) for index in range(order["images"])]
         sys.stdout.write(json.dumps(turn(fetch, wanted, scorers[: order["threads"]])) + "\n")
         sys.stdout.flush()
