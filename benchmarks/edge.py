@@ -7,6 +7,7 @@ when their records would be sent. The images lie in the store once; each of thei
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import sqlite3
@@ -122,6 +123,7 @@ class Edge:
             if self._kafka:
                 self._producer.close()
             self._database.close()
+            logging.getLogger("ray.serve").disabled = True  # its handle complains of the cluster's end
             compose.stop(self._system)
         if self._kafka is not None:
             self._kafka.stop()
