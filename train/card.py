@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from serve.bundle import Bundle
@@ -18,6 +18,7 @@ TITLES = {
 FIGURES = ("auroc", "accuracy", "sensitivity", "specificity", "ece")
 GOALS = {"auroc": 0.985, "accuracy": 0.945, "sensitivity": 0.95, "specificity": 0.92}
 """What was set out for the test set, at the bundle's operating point."""
+MIN_CAUGHT, MAX_UNKNOWN = 0.6, 0.15
 MAX_CORRELATION, MAX_FRAME_AUROC, MAX_MEDIAN, MAX_FLIPS = 0.15, 0.65, 0.02, 0.02
 
 
@@ -39,6 +40,7 @@ def _sections(bundle: Bundle) -> Iterator[list[str]]:
     yield _use(bundle)
     yield _data(bundle)
     yield _figures(bundle)
+    yield _thresholds(bundle)
     yield _subgroups(bundle)
     yield _shortcuts(bundle)
     yield _runtimes(bundle)
@@ -107,7 +109,7 @@ def _figures(bundle: Bundle) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     metrics = bundle.manifest.metrics
-    for name in sorted(metrics, key=lambda name: list(TITLES).index(name) if name in TITLES else len(TITLES)):
+    for name in _ordered(metrics):
         cells = " | ".join(_interval(metrics[name][figure]) for figure in FIGURES)
         lines.append(f"| {TITLES.get(name, name)} | {metrics[name]['cases']} | {cells} |")
     if "test" in metrics:
@@ -115,6 +117,38 @@ def _figures(bundle: Bundle) -> list[str]:
         for figure, goal in GOALS.items():
             value = metrics["test"][figure]["value"]
             lines.append(f"- {figure} at least {goal:g}: {value:.3f}, **{'met' if value >= goal else 'not met'}**")
+    return lines
+
+
+def _thresholds(bundle: Bundle) -> list[str]:
+    measured = {name: probe["thresholds"] for name, probe in bundle.manifest.probes.items() if probe.get("thresholds")}
+    if not measured:
+        return ["## Thresholds", "", "Not measured for this bundle."]
+    used = bundle.thresholds
+    lines = [
+        "## Thresholds",
+        "",
+        "What is unknown is asked of a person, so an error there does no harm. An error is a call at 0.5 that the label"
+        f" contradicts. Set out for the test set: at least {MIN_CAUGHT:.0%} of the errors unknown, at most"
+        f" {MAX_UNKNOWN:.0%} of the images. The bundle's thresholds (bold) were chosen on the validation set alone. To"
+        " choose others, `edgerad calibrate --show` measures these pairs on a site's own readings; another pair is"
+        " another bundle.",
+    ]
+    for name in _ordered(measured):
+        lines += [
+            "",
+            f"### On {TITLES.get(name, name)}",
+            "",
+            "| low below | high above | unknown | of the errors | low, but positive | high, but negative | |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in measured[name]:
+            shares = (row["unknown"], row["caught"], row["low_wrong"], row["high_wrong"])
+            cells = ["–" if share is None else f"{share:.1%}" for share in shares]
+            met = _met((row["caught"] or 0) >= MIN_CAUGHT and row["unknown"] <= MAX_UNKNOWN)
+            mark = "**" if (row["low"], row["high"]) == (used.low, used.high) else ""
+            ends = f"{mark}{row['low']:.2f}{mark} | {mark}{row['high']:.2f}{mark}"
+            lines.append(f"| {ends} | {' | '.join(cells)} | {met} |")
     return lines
 
 
@@ -140,7 +174,8 @@ def _shortcuts(bundle: Bundle) -> list[str]:
     probes = bundle.manifest.probes
     if not probes:
         return [*lines, "Not measured for this bundle."]
-    for name, found in probes.items():
+    for name in _ordered(probes):
+        found = probes[name]
         lines += [f"### On {TITLES.get(name, name)}", ""]
         frame = found["frame_only"]["auroc"]
         met = _met(frame <= MAX_FRAME_AUROC)
@@ -150,6 +185,8 @@ def _shortcuts(bundle: Bundle) -> list[str]:
             worst = max(abs(value) for value in values.values())
             bound = f" (at most {MAX_CORRELATION} in size: {_met(worst <= MAX_CORRELATION)})" if what == "width" else ""
             lines.append(f"- Rank correlation of the logit with {what} within a class: {both}{bound}")
+        if alone := found.get("width_alone"):
+            lines += _width_alone(alone)
         lines += [
             "",
             f"A change should move a probability by no more than {MAX_MEDIAN} in the median, and flip no more than"
@@ -163,6 +200,21 @@ def _shortcuts(bundle: Bundle) -> list[str]:
             lines.append(f"| {change} | {row['median']:.3f} | {row['p95']:.3f} | {row['flips']:.1%} | {met} |")
         lines.append("")
     return lines[:-1]
+
+
+def _width_alone(alone: Mapping[str, Any]) -> list[str]:
+    equal, drawn = alone["equal"], alone["drawn"]
+    least, most = alone["widths"]
+    return [
+        f"- Of that, what hangs on resolution: with every image given a width drawn from the set's own ({least} to"
+        f" {most} pixels), the correlation with the width given is normal {drawn['normal']:+.2f}, abnormal"
+        f" {drawn['abnormal']:+.2f}; a probability moves by {drawn['shift']['median']:.3f} in the median, and"
+        f" {drawn['shift']['flips']:.1%} of the classes flip",
+        f"- Of that, what hangs on content: with every image at {alone['columns']} pixels a row, none sharper than"
+        f" another, the correlation with the width that it had is normal {equal['normal']:+.2f}, abnormal"
+        f" {equal['abnormal']:+.2f}. What is left is of what the images show: age, build, collimation or severity may"
+        " go with width; the data do not name them",
+    ]
 
 
 def _runtimes(bundle: Bundle) -> list[str]:
@@ -188,6 +240,12 @@ def _effort(bundle: Bundle) -> list[str]:
         )
     lines[-1] += ". Settings:"
     return [*lines, "", *(f"- {name}: {_setting(value)}" for name, value in training.config.items())]
+
+
+def _ordered(sets: Iterable[str]) -> list[str]:
+    """The sets' names in the order of their titles, those without one last."""
+    titled = list(TITLES)
+    return sorted(sets, key=lambda name: titled.index(name) if name in titled else len(titled))
 
 
 def _interval(figure: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve.preprocess import GRID, Plane
-from serve.triage import Thresholds
+from serve.triage import Thresholds, measure_choices
 from train.evaluate import auroc
 
 Grey = npt.NDArray[np.uint8]
@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float64]
 Change = Callable[[Grey], Plane]
 Score = Callable[[Sequence[Plane]], Floats]
 """Calibrated probabilities [n] of decoded images."""
+EQUAL = GRID // 2  # columns at which no image is sharper than another
 FRAME = 0.12  # share of each side that `frame_only` leaves
 
 
@@ -159,6 +160,33 @@ def within_class(labels: npt.ArrayLike, logits: npt.ArrayLike, nuisance: npt.Arr
     }
 
 
+def at_width(image: Grey, width: int) -> Grey:
+    """Return the image as if it had been published with so many columns; one that has no more stays as it is."""
+    rows, columns = image.shape
+    if width >= columns:
+        return image
+    return _grey(cv2.resize(image, (width, max(1, round(rows * width / columns))), interpolation=cv2.INTER_AREA))
+
+
+def width_alone(
+    score: Score, images: Sequence[Grey], labels: npt.ArrayLike, widths: Sequence[int], thresholds: Thresholds
+) -> dict[str, Any]:
+    """Tell apart whether a logit follows the width of an image as such, or what is to be seen on wide images.
+
+    `images` have at least as many columns as the model can tell from more. `equal`: every image at `EQUAL` columns,
+    half of what the model sees, against the width it had: what is left is no matter of resolution or sharpness.
+    `drawn`: every image at a width drawn from the set, against that width: content is left out. With their shifts.
+    """
+    truth, real = np.asarray(labels), np.asarray(widths)
+    widths_drawn = np.random.default_rng(0).permutation(real)
+    before, found = score(images), {}
+    for name, given, against in (("equal", np.full_like(real, EQUAL), real), ("drawn", widths_drawn, widths_drawn)):
+        after = score([at_width(image, int(width)) for image, width in zip(images, given, strict=True)])
+        correlation = within_class(truth, _logits(after), against)
+        found[name] = {**_rounded(correlation), "shift": _rounded(asdict(shift(before, after, thresholds)))}
+    return {**found, "columns": EQUAL, "widths": [int(value) for value in np.percentile(real, [5, 95])]}
+
+
 def sharpness(image: Plane) -> float:
     """Return the log energy of what is finer than two grid pixels, on the grid that the model sees."""
     grid = cv2.resize(image.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)
@@ -176,18 +204,27 @@ def probe(
     changes: Mapping[str, Change] = CHANGES,
 ) -> dict[str, Any]:
     """Return all figures of one set as plain values: invariances, frames alone, correlations within the classes."""
-    probabilities = np.clip(score(images), 1e-9, 1 - 1e-9)
-    logits = np.log(probabilities / (1 - probabilities))
+    probabilities = score(images)
+    logits = _logits(probabilities)
     frames = score([frame_only(image) for image in images])
     correlations = {"sharpness": within_class(labels, logits, [sharpness(image) for image in images])}
+    alone = {}
     if widths is not None:
         correlations["width"] = within_class(labels, logits, widths)
+        alone["width_alone"] = width_alone(score, images, labels, widths, thresholds)
     found = invariances(score, images, thresholds, changes)
     return {
         "invariances": {name: _rounded(asdict(moved)) for name, moved in found.items()},
         "frame_only": {"auroc": round(auroc(labels, frames).value, 4), "width": FRAME},
         "correlations": {name: _rounded(values) for name, values in correlations.items()},
+        "thresholds": [asdict(choice) for choice in measure_choices(labels, probabilities)],
+        **alone,
     }
+
+
+def _logits(probabilities: Floats) -> Floats:
+    inside = np.clip(probabilities, 1e-9, 1 - 1e-9)
+    return np.asarray(np.log(inside / (1 - inside)), np.float64)
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

@@ -57,8 +57,37 @@ def test_shortcuts_are_judged_by_the_figures(bundle: Bundle) -> None:
     assert "| restless | 0.001 | 0.100 | 3.0% | **not met** |" in card
 
 
+def test_thresholds_are_judged_by_the_figures(bundle: Bundle) -> None:
+    probes = bundle.manifest.model_dump()["probes"]
+    used = bundle.thresholds
+    probes["test"]["thresholds"] = [
+        {"low": used.low, "high": used.high, "unknown": 0.15, "caught": 0.6, "low_wrong": 0.02, "high_wrong": None},
+        {"low": 0.41, "high": 0.80, "unknown": 0.151, "caught": 0.9, "low_wrong": 0.1, "high_wrong": 0.0},
+        {"low": 0.42, "high": 0.80, "unknown": 0.1, "caught": None, "low_wrong": 0.1, "high_wrong": 0.0},
+    ]
+    card = changed(bundle, probes=probes)
+    assert f"| **{used.low:.2f}** | **{used.high:.2f}** | 15.0% | 60.0% | 2.0% | – | met |" in card
+    assert "| 0.41 | 0.80 | 15.1% | 90.0% | 10.0% | 0.0% | **not met** |" in card
+    assert "| 0.42 | 0.80 | 10.0% | – | 10.0% | 0.0% | **not met** |" in card
+
+
+def test_width_is_told_apart_into_resolution_and_content(bundle: Bundle) -> None:
+    probes = bundle.manifest.model_dump()["probes"]
+    still = {"median": 0.003, "p95": 0.05, "flips": 0.013}
+    probes["test"]["width_alone"] = {
+        "columns": 112,
+        "widths": [912, 2100],
+        "equal": {"normal": -0.41, "abnormal": -0.3, "shift": still},
+        "drawn": {"normal": 0.02, "abnormal": -0.04, "shift": still},
+    }
+    card = changed(bundle, probes=probes)
+    assert "width given is normal +0.02, abnormal -0.04; a probability moves by 0.003 in the median, and 1.3%" in card
+    assert "the correlation with the width that it had is normal -0.41, abnormal -0.30" in card
+
+
 def test_what_was_not_measured_is_said(bundle: Bundle) -> None:
     card = changed(bundle, probes={}, metrics={})
     assert "Not measured for this bundle" in card
     assert "None were measured" in card
+    assert "## Thresholds\n\nNot measured" in card
     assert "Against what was set out" not in card

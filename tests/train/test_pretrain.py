@@ -14,8 +14,9 @@ from serve.runtimes import make_runtime
 from tests.train.tiny import build_tiny
 from train import architecture
 from train.card import model_card
+from train.export import DEFAULT_THRESHOLDS
 from train.fit import FitConfig
-from train.pretrain import SHIPPED, Recipe, Stage, load_training, pretrain, subgroups
+from train.pretrain import SHIPPED, Recipe, Stage, choose_thresholds, load_training, pretrain, subgroups
 
 
 def write_images(folder: Path, count: int, seed: int) -> Path:
@@ -88,6 +89,9 @@ def test_a_bundle_comes_out_whose_figures_card_and_key_are_its_own(
     assert "width" in manifest.probes["test"]["correlations"]
     assert "kernel: bilinear" in manifest.probes["test"]["invariances"]
     assert "width" not in manifest.probes["validation"]["correlations"]
+    assert set(manifest.probes["test"]["width_alone"]) == {"equal", "drawn", "columns", "widths"}
+    assert manifest.probes["test"]["thresholds"]
+    assert f"thresholds {manifest.thresholds.version}, chosen on the validation cases" in said
     assert manifest.probes["test"]["subgroups"]["bacterial"]["cases"] == 4
     card = model_card(bundle)
     assert bundle.digest in card
@@ -96,6 +100,17 @@ def test_a_bundle_comes_out_whose_figures_card_and_key_are_its_own(
 
     with pytest.raises(FileExistsError, match="immutable"):
         pretrain(data, tmp_path / "weights.npz", out, recipe=recipe)
+
+
+def test_thresholds_are_chosen_by_the_errors_that_they_catch() -> None:
+    """Of four errors three must be unknown: those at 0.12, 0.22, 0.32, not the one at 0.02; so 0.10 is low enough."""
+    labels = np.array([1, 1, 1, 1] + [0] * 10 + [1] * 10)
+    probabilities = np.concatenate([[0.02, 0.12, 0.22, 0.32], np.full(10, 0.01), np.full(10, 0.95)])
+    chosen = choose_thresholds(labels, probabilities)
+    assert (chosen.version, chosen.high, chosen.low) == ("0.80-0.10/1", 0.80, 0.10)
+    probabilities[2] = 0.03
+    assert choose_thresholds(labels, probabilities) == DEFAULT_THRESHOLDS, "no pair catches three of the four"
+    assert choose_thresholds([0, 1], [0.1, 0.9]) == DEFAULT_THRESHOLDS, "nothing was wrong"
 
 
 def test_the_shipped_recipe_learns_first_and_then_unlearns_what_is_no_evidence() -> None:

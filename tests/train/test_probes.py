@@ -14,12 +14,14 @@ from train.probes import (
     CHANGES,
     Floats,
     Grey,
+    at_width,
     frame_only,
     invariances,
     probe,
     rank_correlation,
     sharpness,
     shift,
+    width_alone,
     within_class,
 )
 
@@ -117,6 +119,41 @@ def test_a_correlation_that_only_the_classes_make_is_none_within_them() -> None:
     assert cheating["abnormal"] < -0.7
 
 
+def test_an_image_is_made_narrower_and_never_wider(images: list[Grey]) -> None:
+    rows, columns = images[0].shape
+    narrow = at_width(images[0], columns // 4)
+    assert narrow.shape == (round(rows / 4), columns // 4)
+    assert at_width(images[0], columns) is images[0]
+    assert at_width(images[0], 3 * columns) is images[0]
+
+
+def test_what_follows_resolution_is_told_from_what_follows_content() -> None:
+    """Two models whose scores follow the width of the originals: one by their sharpness, one by what they show."""
+    rng = np.random.default_rng(8)
+    labels, widths = np.arange(40) % 2, rng.permutation(np.linspace(120, 220, 40).astype(int))
+    shown = []
+    for width in widths:
+        noise = rng.integers(0, 120, (224, width)).astype(np.uint8)
+        noise[:, : width // 4] = 130 + width // 2  # what is to be seen on wide images only
+        shown.append(np.asarray(cv2.resize(noise, (224, 224), interpolation=cv2.INTER_CUBIC), np.uint8))
+
+    def content(images: Sequence[Plane]) -> Floats:
+        return np.array([image[:, : image.shape[1] // 4].mean() / 256 for image in images])
+
+    def resolution(images: Sequence[Plane]) -> Floats:
+        return np.array([image.shape[1] / 300 for image in images])
+
+    seen = width_alone(content, shown, labels, [int(width) for width in widths], THRESHOLDS)
+    read = width_alone(resolution, shown, labels, [int(width) for width in widths], THRESHOLDS)
+    for label in ("normal", "abnormal"):
+        assert seen["equal"][label] > 0.9
+        assert abs(seen["drawn"][label]) < 0.6
+        assert read["equal"][label] == 0
+        assert read["drawn"][label] == pytest.approx(1)
+    assert seen["drawn"]["shift"]["median"] < 0.02 < read["drawn"]["shift"]["median"]
+    assert seen["widths"] == [int(value) for value in np.percentile(widths, [5, 95])]
+
+
 def test_sharpness_falls_with_blur_and_ignores_exposure(images: list[Grey]) -> None:
     image = images[1]
     blurred = np.asarray(cv2.GaussianBlur(image, (0, 0), 4), np.uint8)
@@ -134,3 +171,5 @@ def test_figures_are_plain_values_that_json_takes(images: list[Grey]) -> None:
     assert json.loads(json.dumps(found)) == found
     assert set(found["correlations"]) == {"sharpness", "width"}
     assert set(found["invariances"]["text"]) == {"median", "p95", "flips"}
+    assert set(found["width_alone"]) == {"equal", "drawn", "columns", "widths"}
+    assert found["thresholds"][0]["high"] == 0.8
