@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ class Database:
         self._url = parsed
         self._pool_size = pool_size
         self._engine: Engine | None = None
+        self._writing = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Database], tuple[str, int]]:
         """Pickle the URL, not the connections."""
@@ -85,7 +87,10 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Open a session for writing: committed at the end, rolled back on an exception."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        # SQLite has one writer at a time, and who finds it busy sleeps up to 100 ms before looking again: within this
+        # process the next one is let in at once.
+        turn = self._writing if self.is_sqlite else nullcontext()
+        with turn, Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager

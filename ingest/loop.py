@@ -42,7 +42,7 @@ from ingest.work import Figures, Receipt, Work
 READY_BATCHES = 2
 """Batches that wait beside those under way, so that a call begins as soon as another ends."""
 POLL_SECONDS = 1.0
-REPORT_BUSY, REPORT_IDLE, LOOK = 1.0, 10.0, 0.5
+REPORT_BUSY, REPORT_IDLE, LOOK = 1.0, 10.0, 0.25
 """Seconds between reports to the database while there is work and while there is none; and between looks at the lag."""
 GONE = "object-gone"
 """The reason by which a replica says that the object is not there, or no longer with that content."""

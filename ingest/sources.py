@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COMMIT_SECONDS = 0.25
 """Shortest time between two commits: under load one commit covers many batches."""
-LAG_SECONDS = 0.5
+LAG_SECONDS = 0.25
 ASK_SECONDS = 5.0
 ANSWER_MS = 3000
 """How often a broker is asked for the ends of the partitions, and how long its answer may take."""
@@ -128,7 +128,7 @@ class KafkaSource:
         return self._trouble
 
     def lag(self) -> int | None:
-        """Return the records of the own partitions that are not done, up to half a second old."""
+        """Return the records of the own partitions that are not done, up to a quarter of a second old."""
         return self._lag
 
     def pause(self) -> None:

@@ -6,6 +6,7 @@ replica is replaced and no request dropped. `serve.run` with other options would
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ class ScorerDeployment:
 
         from edgerad.store import ObjectStore, config_from
         from edgerad.telemetry import configure_logging
-        from serve.replica import Replica
+        from serve.replica import NICENESS, Replica
         from serve.shelf import Shelf
 
         configure_logging(settings.telemetry)
@@ -109,7 +110,7 @@ class ScorerDeployment:
             lambda request: store.get(request.key, etag=request.etag, limit_bytes=limit),
             settings.serve.decode_threads,
         )
-        self._calls = ThreadPoolExecutor(CALLS_PER_REPLICA, thread_name_prefix="score")
+        self._calls = ThreadPoolExecutor(CALLS_PER_REPLICA, "score", os.nice, (NICENESS,))
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load and prove the model in a thread, then put it into service; requests go on meanwhile."""

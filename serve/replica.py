@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,9 @@ from serve.reasons import Unreadable
 from serve.score import ImageScore, Prepared, Scorer
 
 Fetch = Callable[[ScoreRequest], bytes]
+NICENESS = 5
+"""Of the threads that compute (Linux keeps it by thread): when images wait, the cores are theirs but for what must not
+wait, as the transactions that end their work, Serve's health checks and another replica's start."""
 
 
 class Replica:
@@ -21,7 +25,7 @@ class Replica:
     def __init__(self, fetch: Fetch, threads: int) -> None:
         """Keep how to fetch an object; `threads` fetch and decode at a time."""
         self._fetch = fetch
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(threads, "decode", os.nice, (NICENESS,))
         self._network = threading.Lock()
         self._scorer: Scorer | None = None
 
