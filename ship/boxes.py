@@ -89,3 +89,12 @@ def neighbourhoods(boxes: Iterable[Box], reach: int) -> list[Box]:
                 grown = grown.around(other)
         found.append(grown)
     return found
+
+
+def outermost(boxes: Iterable[Box]) -> list[Box]:
+    """The boxes that no other one holds whole, in order: together they cover the same pixels."""
+    found: list[Box] = []
+    for box in sorted(set(boxes), key=lambda box: -box.area):
+        if not any(box.inside(other) for other in found):
+            found.append(box)
+    return sorted(found)

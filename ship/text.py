@@ -23,6 +23,8 @@ GAP = (0.6, 2.5)
 """Line heights between two lines of a block where another one may stand."""
 ENDS = 0.3
 """Line heights by which a line is lengthened at both ends: of faint ones the first or last character is missed."""
+RAGGED = 3.0
+"""Line heights by which a line may begin after the others of its block and is still taken to begin with them."""
 NEIGHBOURHOOD = 1.5
 """Line heights around redacted text within which a token of one or two characters is part of that text."""
 
@@ -59,6 +61,37 @@ def gaps(lines: Sequence[Line]) -> list[Box]:
             ):
                 found.append(_laid(gap, upright))
     return found
+
+
+def starts(lines: Sequence[Line], shape: tuple[int, int], markers: Sequence[Box] = ()) -> list[Box]:
+    """What a line lacks to begin where at least two others of its block do, where that is little and no marker stands.
+
+    A bright edge hides the first characters of a line that stand on it, not those of its neighbours.
+    """
+    found = set()
+    rows = sorted({line.box for line in lines if not _is_upright(line.box)})
+    for line, above in itertools.permutations(rows, 2):
+        if not (0 < line.x0 - above.x0 <= RAGGED * line.short_side and _are_neighbours(line, above)):
+            continue
+        reach = 0.5 * above.short_side
+        if any(
+            abs(row.x0 - above.x0) <= reach and _are_neighbours(row, above) and abs(row.y0 - above.y0) > reach
+            for row in rows
+        ):
+            found.add(Box(above.x0, line.y0, line.x0, line.y1).grown(PADDING).clipped(*shape))
+    return sorted(box for box in found if not any(box.overlaps(marker) for marker in markers))
+
+
+def _are_neighbours(first: Box, second: Box) -> bool:
+    """Whether two lying lines of like height stand above each other, with no room for another between them."""
+    low, high = sorted((first.short_side, second.short_side))
+    apart = max(first.y0, second.y0) - min(first.y1, second.y1)
+    shared = min(first.x1, second.x1) - max(first.x0, second.x0)
+    return (
+        high <= 1.5 * low
+        and -0.5 * low <= apart <= GAP[1] * low
+        and 2 * shared >= min(first.x1 - first.x0, second.x1 - second.x0)
+    )
 
 
 def _is_upright(box: Box) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ship.boxes import Box, neighbourhoods
+from ship.boxes import Box, neighbourhoods, outermost
 
 SIDE = 24
 edges = st.integers(0, SIDE - 1)
@@ -71,3 +71,9 @@ def test_a_moved_box_keeps_its_size_and_json_has_the_four_edges() -> None:
     assert Box(1, 2, 5, 9).moved(10, 20) == Box(11, 22, 15, 29)
     assert Box(1, 2, 5, 9).as_list() == [1, 2, 5, 9]
     assert Box(1, 2, 5, 9).short_side == 4
+
+
+def test_boxes_that_another_holds_go_and_the_rest_covers_the_same() -> None:
+    big, within, beside, across = Box(0, 0, 20, 10), Box(2, 2, 8, 8), Box(30, 0, 40, 10), Box(15, 5, 25, 12)
+    assert outermost([within, across, big, beside, big]) == [big, across, beside]
+    assert outermost([]) == []

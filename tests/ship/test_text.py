@@ -68,3 +68,12 @@ def test_a_line_that_is_missing_between_two_of_a_block_goes_and_the_usual_space_
     assert text.gaps([rows[0], line("Doe", Box(10, 160, 400, 240))]) == []
     columns = [line("Doe", Box(left, 10, left + 20, 210)) for left in (100, 150)]
     assert text.gaps(columns) == [Box(120, 10, 150, 210)]
+
+
+def test_a_line_that_begins_a_little_after_its_block_is_taken_to_begin_with_it_unless_a_marker_stands_there() -> None:
+    rows = [line("Doe, Jane", Box(10, top, 210, top + 20)) for top in (74, 100)]
+    short = line("xray:2018-05-26", Box(50, 126, 180, 146))
+    assert text.starts([*rows, short], SHAPE) == [Box(4, 120, 56, 152)]
+    assert text.starts([*rows, short], SHAPE, [Box(20, 130, 30, 140)]) == []
+    assert text.starts([rows[1], short], SHAPE) == []  # one line alone is no block: it may be ragged
+    assert text.starts([*rows, line("id", Box(90, 126, 180, 146))], SHAPE) == []  # that is an indentation
