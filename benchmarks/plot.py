@@ -31,7 +31,7 @@ def svg(title: str, seconds: Sequence[float], panels: Sequence[tuple[str, Sequen
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif"'
         ' font-size="12">',
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="20" font-size="15">{escape(title)}</text>',
+        f'<text x="{LEFT}" y="15" font-size="15">{escape(title)}</text>',
     ]
     for number, (name, lines) in enumerate(panels):
         top = TOP + number * (PANEL + GAP)
