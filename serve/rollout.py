@@ -72,27 +72,29 @@ class Follower:
         serving = ledger.model_in_service(self._database, self._edge, self._finding)
         if wanted is None or wanted == serving:
             return None
-        if self._is_refused(wanted):
+        if self._is_refused(wanted) or (seconds := self._proven_swap(wanted, serving)) is None:
             return None
+        self._note(wanted, "serving", "promoted by the core", seconds)
+        self._log.info("model in service", model_digest=wanted, seconds=round(seconds, 2))
+        return wanted
+
+    def _proven_swap(self, wanted: str, serving: str | None) -> float | None:
+        """Prove a model on this machine and have Serve run it; return the seconds of the swap, None where it failed."""
         try:
-            self._shelf.scorer(wanted)  # the proof: signature, digest, parity report, golden cases on this machine
-            seconds = self._timed_swap(wanted)
+            self._shelf.scorer(wanted)  # signature, digest, parity report, golden cases
+            return self._timed_swap(wanted)
         except StoreUnavailable:
             return None
         except TimeoutError as error:  # a busy cluster, not the model: it is tried again
             self._log.warning("model not put into service yet", model_digest=wanted, reason=str(error))
             self._go_back(serving)
-            return None
         except (BundleError, ObjectGone, RuntimeError) as error:
             reason = str(error)[:500]
             self._log.error("model refused", model_digest=wanted, reason=reason)
             self._note(wanted, "refused", reason, None)
             if isinstance(error, RuntimeError):
                 self._go_back(serving)
-            return None
-        self._note(wanted, "serving", "promoted by the core", seconds)
-        self._log.info("model in service", model_digest=wanted, seconds=round(seconds, 2))
-        return wanted
+        return None
 
     def calibrate(self) -> Calibration | None:
         """Refit the site's calibration when readings suffice, and put the one that is to serve into service.
