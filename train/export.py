@@ -184,14 +184,15 @@ def litert_outputs(content: bytes, inputs: Inputs) -> tuple[Floats, Maps]:
     interpreter = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]["index"]
-    outputs = {len(output["shape"]): output["index"] for output in interpreter.get_output_details()}
-    logits, maps = np.empty(len(inputs)), []
+    outputs = {len(output["shape"]): output for output in interpreter.get_output_details()}
+    logits = np.empty(len(inputs))
+    maps = np.empty((len(inputs), *outputs[3]["shape"][1:]), np.float32)
     for index, image in enumerate(inputs):
         interpreter.set_tensor(source, image[np.newaxis].astype(np.float32))
         interpreter.invoke()
-        logits[index] = interpreter.get_tensor(outputs[2])[0, 0]
-        maps.append(interpreter.get_tensor(outputs[3])[0])
-    return logits, np.stack(maps)
+        logits[index] = interpreter.get_tensor(outputs[2]["index"])[0, 0]
+        maps[index] = interpreter.get_tensor(outputs[3]["index"])[0]
+    return logits, maps
 
 
 def _round(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

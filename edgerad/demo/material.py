@@ -20,7 +20,7 @@ SIZE = 768
 STANDARD, SHIFTED = "standard", "legacy_cr"
 SECOND_WAVE = 0.25
 """Share of the images that comes after the new model is in service."""
-REHEARSAL, EVALUATION = 96, 360
+REHEARSAL, EVALUATION = 96, 240
 AHEAD = 8
 """Files prepared while edgerad starts."""
 

@@ -67,6 +67,13 @@ def test_both_runtimes_give_the_logits_and_the_maps_of_keras(bundle: Bundle, mod
         np.testing.assert_array_equal(runtime.predict(inputs), got, err_msg=name)
 
 
+def test_no_images_give_no_answers_and_no_failure(bundle: Bundle, inputs: np.ndarray) -> None:
+    content = bundle.read("model.tflite")
+    logits, maps = litert_outputs(content, inputs[:0])  # no labelled case is kept out of the training
+    assert logits.shape == (0,)
+    assert maps.shape == (0, *litert_outputs(content, inputs[:1])[1].shape[1:])
+
+
 def test_a_map_that_is_off_fails_the_golden_cases(bundle: Bundle) -> None:
     runtime = make_runtime("litert", bundle)
     logits, maps = runtime.explain(bundle.golden_inputs())
