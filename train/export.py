@@ -71,8 +71,7 @@ def export_bundle(
     flips = sum(
         thresholds.classify(float(a)) != thresholds.classify(float(b)) for a, b in zip(reference, other, strict=True)
     )
-    # One case may lie so near a threshold that any rounding moves it: below 200 cases its share says nothing.
-    if not difference <= PARITY_TOLERANCE or flips > max(1, MAX_FLIPS * len(parity)):
+    if not difference <= PARITY_TOLERANCE or flips > most_flips(len(parity)):
         raise BundleError(
             f"LiteRT differs from Keras by up to {difference:.4f} with {flips} of {len(parity)} triage classes changed;"
             " the conversion is wrong, the bundle was not written"
@@ -110,6 +109,19 @@ def export_bundle(
     bundle = write_bundle(path, manifest, files, key)
     bundle.check_golden(*litert_outputs(content, golden), "litert")
     return bundle
+
+
+def most_flips(cases: int) -> int:
+    """Return how many of so many triage classes may differ before their share is above MAX_FLIPS with 95 % confidence.
+
+    The 95 % quantile of the binomial distribution, at least 1: some cases lie so near a threshold that any rounding
+    moves them, and two of 240 would be no rare sight where the share is right.
+    """
+    likelihood, total, flips = (1 - MAX_FLIPS) ** cases, 0.0, 0
+    while (total := total + likelihood) < 0.95:
+        likelihood *= (cases - flips) / (flips + 1) * MAX_FLIPS / (1 - MAX_FLIPS)
+        flips += 1
+    return max(1, flips)
 
 
 def round_kernels(model: keras.Model) -> None:

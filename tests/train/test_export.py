@@ -115,6 +115,11 @@ def test_a_conversion_that_changes_the_answers_gives_no_bundle(
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(("cases", "most"), [(0, 1), (12, 1), (100, 2), (240, 3), (761, 7), (10_000, 62)])
+def test_more_flips_are_allowed_only_where_chance_explains_them(cases: int, most: int) -> None:
+    assert export.most_flips(cases) == most
+
+
 def test_triage_classes_that_flip_give_no_bundle_however_small_the_difference(
     inputs: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
