@@ -25,6 +25,7 @@ from deploy import process as parts
 from deploy.kafka import Kafka
 from deploy.need import missing
 from edgerad import bus, compose, ids
+from edgerad.demo.process import descendants
 from edgerad.s3server import S3Server
 from edgerad.scoring import Outcome, ScoreRequest
 from edgerad.settings import Settings, load_settings
@@ -141,7 +142,7 @@ class Edge:
 
     def processes(self) -> set[int]:
         """Return the processes of the edge; not this one, which drives and looks."""
-        found = processes.descendants(os.getpid())
+        found = set(descendants(os.getpid())) - {os.getpid()}
         if self._kafka is not None and (broker := parts.pid_of(self._kafka.folder, "kafka")):
             found.add(broker)
         return found

@@ -1,4 +1,4 @@
-"""What processes cost, read from /proc: CPU seconds of a tree, memory of one."""
+"""What processes cost, read from /proc: CPU seconds, memory."""
 
 from __future__ import annotations
 
@@ -7,28 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def children() -> dict[int, list[int]]:
-    """Return the children of every process."""
-    found: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:
-            continue
-        found.setdefault(int(fields[1]), []).append(int(path.parent.name))
-    return found
-
-
-def descendants(root: int) -> set[int]:
-    """Return all processes below a process, without itself."""
-    below, wanted, found = children(), [root], set()
-    while wanted:
-        for child in below.get(wanted.pop(), []):
-            found.add(child)
-            wanted.append(child)
-    return found
 
 
 def cpu_seconds(processes: Iterable[int]) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""What this process and all it started use: memory and processor time, read from /proc."""
+"""How much memory this process and all it started use, read from /proc."""
 
 from __future__ import annotations
 
@@ -37,18 +37,6 @@ def memory_bytes(pids: list[int]) -> int:
             continue
         total += sum(int(line.split()[1]) * PAGE for line in lines if line.startswith("Pss:"))
     return total
-
-
-def cpu_seconds(pids: list[int]) -> float:
-    """Return the processor time that processes have used, seconds."""
-    ticks = 0
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class PeakMemory:

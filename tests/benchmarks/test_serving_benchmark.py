@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import bare, contenders, images, plot, processes, runtimes, serving, spike
 from benchmarks.edge import Run
+from edgerad.demo.process import descendants
 from serve.bundle import bundled_keys, bundled_model, load_bundle
 from serve.score import open_scorer
 
@@ -122,7 +123,7 @@ def test_processes_are_found_and_their_costs_read() -> None:
     import os
 
     own = os.getpid()
-    assert own in processes.descendants(os.getppid())
+    assert own in descendants(os.getppid())
     assert processes.cpu_seconds([own])[own] > 0
     assert processes.cpu_seconds([2**30]) == {}
     memory = processes.memory_mb(own)
