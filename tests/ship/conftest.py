@@ -26,12 +26,13 @@ from edgerad.scoring import Scored
 from edgerad.sections import CoreSettings, ShipSettings
 from edgerad.settings import load_settings
 from edgerad.store import ObjectStore, StoreConfig
-from ship import parcel
+from ship import parcel, redaction
 from ship.deidentify import Clean, Options, Quarantined, deidentify
 from ship.forward import Forwarder, Keys
 from ship.keys import SiteKey
 from ship.orders import Order, Outcome, outbox_config
 from ship.parcel import Workplace, seal
+from ship.redaction import Redaction
 from ship.shipper import Shipper
 from tests.ship.line import Line
 from train import intake
@@ -193,3 +194,10 @@ def world(tmp_path: Path, make_world: Callable[..., World]) -> Iterator[World]:
 def xray() -> bytes:
     """A phantom's DICOM file with a fake patient."""
     return to_dicom(render(random_spec(11, size=320)))
+
+
+@pytest.fixture
+def no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text engines that find nothing, where the text is not what is tested."""
+    monkeypatch.setattr(redaction, "versions", lambda threads=1: ["none"])
+    monkeypatch.setattr(redaction, "redact_text", lambda pixels, identity, **more: Redaction(pixels, (), 0, 1))

@@ -22,8 +22,7 @@ from edgerad.records import Audit, ComponentStatus, CoreCase, DeidRecord, Record
 from edgerad.sections import TelemetrySettings
 from edgerad.store import ObjectStore
 from edgerad.telemetry import configure_logging, get_logger
-from ship import headers, redaction
-from ship.redaction import Redaction
+from ship import headers
 from tests.ship.conftest import World
 
 KEY = "Okafor_Anna/HX-99887_19530201/scan.dcm"
@@ -65,13 +64,6 @@ def everything_beside_the_image(world: World, store: ObjectStore) -> list[str | 
         head = store.head(item.key)
         found += [item.key, json.dumps(head.metadata), store.get(item.key)]
     return found
-
-
-@pytest.fixture
-def no_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text engines that find nothing: the pixels are not what is tested."""
-    monkeypatch.setattr(redaction, "versions", lambda threads=1: ["none"])
-    monkeypatch.setattr(redaction, "redact_text", lambda pixels, identity, **more: Redaction(pixels, (), 0, 1))
 
 
 @pytest.fixture
