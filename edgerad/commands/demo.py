@@ -23,7 +23,7 @@ def demo(
     kafka: Annotated[str | None, typer.Option(help="HOST:PORT of a Kafka in the place of the sweep.")] = None,
     s3: Annotated[str | None, typer.Option(help="URL of an S3 store in the place of the embedded one.")] = None,
     database: Annotated[str | None, typer.Option(help="SQLAlchemy URL in the place of SQLite.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Phantoms to draw and feed.")] = 120,
+    count: Annotated[int, typer.Option(min=1, help="Phantoms to draw and feed.")] = 150,
     seed: Annotated[int, typer.Option(help="Seed of the phantoms.")] = 7,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the dashboard; 0 takes a free one.")] = 0,
 ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ STANDARD, SHIFTED = "standard", "legacy_cr"
 SECOND_WAVE = 0.25
 """Share of the images that comes after the new model is in service."""
 REHEARSAL, EVALUATION = 96, 240
+KNOWN = 1 / 3
+"""Share of phantoms of the device that the model knows."""
 AHEAD = 8
 """Files prepared while edgerad starts."""
 
@@ -65,25 +68,21 @@ class Material:
 
     def first_wave(self, batch: int) -> Iterator[list[Sample]]:
         """Yield the files that come before the model is retrained."""
-        return self._take(self._sizes[0], batch)
+        yield from self._take(batch)
 
     def second_wave(self, batch: int) -> Iterator[list[Sample]]:
-        """Yield the files that come while and after the model is swapped."""
-        return self._take(None, batch)
+        """Yield the files that come while and after the model is swapped; a second call goes on, or yields nothing."""
+        yield from self._take(batch)
+        self._queue.put(None)
 
-    def _take(self, count: int | None, batch: int) -> Iterator[list[Sample]]:
-        taken = 0
-        while count is None or taken < count:
-            group: list[Sample] = []
-            while len(group) < batch and (count is None or taken + len(group) < count):
-                item = self._queue.get()
-                if item is None:
-                    self._queue.put(None)
-                    break
-                group.append(item)
-            if not group:
-                return
-            taken += len(group)
+    def _take(self, batch: int) -> Iterator[list[Sample]]:
+        group: list[Sample] = []
+        while (item := self._queue.get()) is not None:
+            group.append(item)
+            if len(group) == batch:
+                yield group
+                group = []
+        if group:
             yield group
 
     def go_on(self) -> None:
@@ -91,32 +90,51 @@ class Material:
         self._hurry.set()
 
     def _prepare(self) -> None:
+        """Put the files into the queue, None after each wave and when there are no more."""
+        prepared = 0
         try:
-            for number, sample in enumerate(self._phantoms() if self._options.images is None else self._own):
-                if number == AHEAD:
-                    self._hurry.wait()
-                if self._ended.is_set():
-                    return
-                self._queue.put(sample)
+            for wave in self._phantom_waves() if self._options.images is None else self._own_waves():
+                for sample in wave:
+                    if prepared == AHEAD:
+                        self._hurry.wait()
+                    if self._ended.is_set():
+                        return
+                    self._queue.put(sample)
+                    prepared += 1
+                self._queue.put(None)
         finally:
             self._queue.put(None)
 
-    def _phantoms(self) -> Iterator[Sample]:
-        """Yield phantoms of two devices: the one the model knows, and one whose processing it has never seen.
+    def _own_waves(self) -> Iterator[Iterable[Sample]]:
+        yield self._own[: self._sizes[0]]
+        yield self._own[self._sizes[0] :]
 
-        Both waves have the same mixture, so that the models' accuracies on the trends page can be compared.
+    def _phantom_waves(self) -> Iterator[Iterable[Sample]]:
+        """Yield waves of phantoms of two devices: the one the model knows, and one it has never seen.
+
+        All waves have the same mixture, so that the models' accuracies on the trends page can be compared.
         """
-        from edgerad.phantom import bad_inputs, iterate_set
+        for number, size in enumerate(self._sizes):
+            known = round(size * KNOWN)
+            yield chain(
+                self._phantoms(2 * number, STANDARD, known),
+                self._bad() if number == 0 else (),
+                self._phantoms(2 * number + 1, SHIFTED, size - known),
+            )
 
-        first, second = ((size * 2 // 5, size - size * 2 // 5) for size in self._sizes)
-        sets = [(STANDARD, first[0]), (SHIFTED, first[1]), (STANDARD, second[0]), (SHIFTED, second[1])]
-        for number, (scanner, count) in enumerate(sets):
-            folder = self._folder / f"{number}-{scanner}"
-            for record in iterate_set(folder, count, self._options.seed + number, scanner=scanner, size=SIZE):
-                yield Sample(folder / record.file, "positive" if record.label == "PNEUMONIA" else "negative")
-            if number == 0:  # what should not come, but does: each must end in quarantine with its reason
-                for bad in bad_inputs(self._folder / "bad"):
-                    yield Sample(self._folder / "bad" / bad.file, None)
+    def _phantoms(self, number: int, scanner: str, count: int) -> Iterator[Sample]:
+        from edgerad.phantom import iterate_set
+
+        folder = self._folder / f"{number}-{scanner}"
+        for record in iterate_set(folder, count, self._options.seed + number, scanner=scanner, size=SIZE):
+            yield Sample(folder / record.file, "positive" if record.label == "PNEUMONIA" else "negative")
+
+    def _bad(self) -> Iterator[Sample]:
+        """Yield what should not come, but does: each must end in quarantine with its reason."""
+        from edgerad.phantom import bad_inputs
+
+        for bad in bad_inputs(self._folder / "bad"):
+            yield Sample(self._folder / "bad" / bad.file, None)
 
     def stock_core(self, settings: Settings) -> None:
         """Give the core what it would have from before: a rehearsal set, and a frozen set with both devices."""

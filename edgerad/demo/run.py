@@ -38,7 +38,7 @@ class DemoOptions:
     kafka: str | None = None
     s3: str | None = None
     database: str | None = None
-    count: int = 120
+    count: int = 150
     seed: int = 7
     port: int = 0
     dashboard: bool = True

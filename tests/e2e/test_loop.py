@@ -44,6 +44,7 @@ def account_is_complete(summary: dict[str, Any]) -> None:
 def test_the_whole_loop_over_kafka_ceph_and_postgresql(kafka_broker: Kafka, ceph: Ceph, postgres_url: str) -> None:
     summary = demo(
         *("--kafka", kafka_broker.bootstrap, "--s3", ceph.endpoints()["s3"], "--database", postgres_url),
+        *("--count", "120"),
         env=environment(ceph),
     )
     account_is_complete(summary)
