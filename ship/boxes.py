@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
+ALIKE = 0.8
+"""Intersection over union from which on two boxes are two engines' of one line."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Box:
@@ -91,10 +94,18 @@ def neighbourhoods(boxes: Iterable[Box], reach: int) -> list[Box]:
     return found
 
 
-def outermost(boxes: Iterable[Box]) -> list[Box]:
-    """The boxes that no other one holds whole, in order: together they cover the same pixels."""
+def merged(boxes: Iterable[Box]) -> list[Box]:
+    """The boxes in order, one for those that are nearly the same or lie within another: together they cover no less."""
     found: list[Box] = []
-    for box in sorted(set(boxes), key=lambda box: -box.area):
-        if not any(box.inside(other) for other in found):
-            found.append(box)
+    for box in boxes:
+        whole = box
+        while alike := [other for other in found if _are_one(whole, other)]:
+            found = [other for other in found if other not in alike]
+            for other in alike:
+                whole = whole.around(other)
+        found.append(whole)
     return sorted(found)
+
+
+def _are_one(first: Box, second: Box) -> bool:
+    return first.inside(second) or second.inside(first) or first.iou(second) >= ALIKE

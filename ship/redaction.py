@@ -10,7 +10,7 @@ import numpy as np
 
 from ship import ocr, text, views
 from ship import pixels as px
-from ship.boxes import Box, neighbourhoods, outermost
+from ship.boxes import Box, merged, neighbourhoods
 from ship.identity import Identity
 from ship.ocr import Line
 
@@ -133,9 +133,9 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
     markers = [line.box for line in lines if text.is_marker(line) and not identity.resembles(line.text)]
     boxes: list[Box] = _boxes(chosen, shape) + text.starts(chosen, shape, markers)
     if _disagree(chosen, lines, identity):
-        raise Doubtful("engines-disagree", "the engines read a value of the patient differently", boxes)
+        raise Doubtful("engines-disagree", "the engines read a value of the patient differently", merged(boxes))
     for round_ in range(1, ROUNDS + 1):
-        boxes = outermost((*boxes, *_boxes(chosen, shape)))
+        boxes = merged((*boxes, *_boxes(chosen, shape)))
         if covered(pixels, boxes) > max_share:
             raise Doubtful("too-much-text", f"text covers more than {max_share:.0%} of the image", boxes)
         redacted, fill = px.redact(pixels, boxes, inverted=inverted)

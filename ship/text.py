@@ -44,7 +44,7 @@ def area(line: Line, shape: tuple[int, int]) -> Box:
 def gaps(lines: Sequence[Line]) -> list[Box]:
     """Where a line is missing from a block: between two parallel ones of like height that stand above each other.
 
-    Ribs hide single lines of a block from the detectors, not its neighbours.
+    Ribs hide single lines of a block from the detectors, not its neighbours. Where a line was found there is no gap.
     """
     found = []
     for upright in (False, True):
@@ -53,11 +53,16 @@ def gaps(lines: Sequence[Line]) -> list[Box]:
             upper, lower = sorted((first, second), key=lambda box: (box.y0, box.y1))
             height = min(upper.short_side, lower.short_side)
             gap = Box(min(upper.x0, lower.x0), upper.y1, max(upper.x1, lower.x1), lower.y0)
-            shared = min(upper.x1, lower.x1) - max(upper.x0, lower.x0)
+            left, right = max(upper.x0, lower.x0), min(upper.x1, lower.x1)
             if (
                 GAP[0] * height <= gap.y1 - gap.y0 <= GAP[1] * height
                 and max(upper.short_side, lower.short_side) <= 1.5 * height
-                and 2 * shared >= min(upper.x1 - upper.x0, lower.x1 - lower.x0)
+                and 2 * (right - left) >= min(upper.x1 - upper.x0, lower.x1 - lower.x0)
+                and not any(
+                    2 * gap.y0 < row.y0 + row.y1 < 2 * gap.y1
+                    and 2 * (min(row.x1, right) - max(row.x0, left)) >= right - left
+                    for row in rows
+                )
             ):
                 found.append(_laid(gap, upright))
     return found

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ship.boxes import Box, neighbourhoods, outermost
+from ship.boxes import Box, merged, neighbourhoods
 
 SIDE = 24
 edges = st.integers(0, SIDE - 1)
@@ -73,7 +73,16 @@ def test_a_moved_box_keeps_its_size_and_json_has_the_four_edges() -> None:
     assert Box(1, 2, 5, 9).short_side == 4
 
 
-def test_boxes_that_another_holds_go_and_the_rest_covers_the_same() -> None:
+def test_boxes_of_one_line_become_one_and_cover_no_less() -> None:
     big, within, beside, across = Box(0, 0, 20, 10), Box(2, 2, 8, 8), Box(30, 0, 40, 10), Box(15, 5, 25, 12)
-    assert outermost([within, across, big, beside, big]) == [big, across, beside]
-    assert outermost([]) == []
+    assert merged([within, across, big, beside, big]) == [big, across, beside]
+    assert merged([Box(0, 0, 100, 20), Box(3, 1, 104, 20)]) == [Box(0, 0, 104, 20)]
+    assert merged([]) == []
+
+
+@given(st.lists(boxes(), max_size=6))
+def test_merged_boxes_hold_every_box_and_none_holds_another(some: list[Box]) -> None:
+    done = merged(some)
+    assert all(any(box.inside(one) for one in done) for box in some)
+    assert not any(a != b and a.inside(b) for a in done for b in done)
+    assert len(done) == len(set(done)) <= len(some)

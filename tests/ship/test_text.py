@@ -70,6 +70,12 @@ def test_a_line_that_is_missing_between_two_of_a_block_goes_and_the_usual_space_
     assert text.gaps(columns) == [Box(120, 10, 150, 210)]
 
 
+def test_there_is_no_gap_where_a_line_was_found_but_where_only_a_piece_of_it_was() -> None:
+    rows = [line("Doe, Jane", Box(10, top, 310, top + 20)) for top in (100, 148)]
+    assert text.gaps([*rows, line("1953-02-01", Box(12, 124, 200, 144))]) == []
+    assert text.gaps([*rows, line("53", Box(120, 124, 160, 144))]) == [Box(10, 120, 310, 148)]
+
+
 def test_a_line_that_begins_a_little_after_its_block_is_taken_to_begin_with_it_unless_a_marker_stands_there() -> None:
     rows = [line("Doe, Jane", Box(10, top, 210, top + 20)) for top in (74, 100)]
     short = line("xray:2018-05-26", Box(50, 126, 180, 146))
