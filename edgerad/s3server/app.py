@@ -202,18 +202,18 @@ class S3App:
     async def _object(  # noqa: PLR0911 - one case an operation
         self, request: Request, signed: Signed, bucket: str, key: str, query: dict[str, str]
     ) -> Response:
-        if not await run_sync(self._disk.has_bucket, bucket):
-            raise S3Error(404, "NoSuchBucket")
         if len(key.encode()) > 1024:
             raise S3Error(400, "KeyTooLongError")
+        if request.method in {"GET", "HEAD"} and "uploadId" not in query:
+            return await run_sync(self._read, request, bucket, key)
+        if not await run_sync(self._disk.has_bucket, bucket):
+            raise S3Error(404, "NoSuchBucket")
         upload = query.get("uploadId")
         if upload is not None and await run_sync(self._disk.get, f"{bucket}/uploads", f"{key}/{upload}") is None:
             raise S3Error(404, "NoSuchUpload")
         match request.method:
             case "GET" if upload:
                 return await self._list_parts(bucket, key, upload)
-            case "GET" | "HEAD":
-                return await self._read(request, bucket, key)
             case "PUT" if upload:
                 return await self._put_part(request, signed, upload, query)
             case "PUT" if "x-amz-copy-source" in request.headers:
@@ -234,9 +234,12 @@ class S3App:
                 return Response(status_code=204)
         raise S3Error(405, "MethodNotAllowed")
 
-    async def _read(self, request: Request, bucket: str, key: str) -> Response:
-        found = await run_sync(self._disk.open, bucket, key)
+    def _read(self, request: Request, bucket: str, key: str) -> Response:
+        """Answer a GET or HEAD, on one hop to a thread: what is not large is read at once."""
+        found = self._disk.open(bucket, key)
         if found is None:
+            if not self._disk.has_bucket(bucket):
+                raise S3Error(404, "NoSuchBucket")
             raise S3Error(404, "NoSuchKey", "The specified key does not exist.")
         entry, file = found
         try:
@@ -247,13 +250,17 @@ class S3App:
                 headers["Content-Length"] = str(last - first + 1)
             if status == 206:
                 headers["Content-Range"] = f"bytes {first}-{last}/{entry.size}"
+            content = None
             if request.method == "GET" and status != 304:
-                return StreamingResponse(_pieces(file, first, last - first + 1), status, headers)
+                if last - first >= CHUNK:
+                    return StreamingResponse(_pieces(file, first, last - first + 1), status, headers)
+                file.seek(first)
+                content = file.read(last - first + 1)
         except BaseException:
             file.close()
             raise
         file.close()
-        return Response(None, status, headers)
+        return Response(content, status, headers)
 
     async def _put(self, request: Request, signed: Signed, bucket: str, key: str) -> Response:
         allowed = conditions.allowed_to_write(request)

@@ -1,7 +1,4 @@
-"""AWS Signature Version 4, checked by recomputing it with botocore's own signer; and the aws-chunked body encoding.
-
-Source: Amazon S3 API Reference, "Authenticating Requests (AWS Signature Version 4)".
-"""
+"""AWS Signature Version 4, checked by recomputing it; and the aws-chunked body encoding."""
 
 from __future__ import annotations
 
@@ -13,19 +10,15 @@ import zlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.client import HTTPMessage
 from urllib.parse import quote, unquote
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+from edgerad.sigv4 import EMPTY, signature, signed
 
 SKEW_SECONDS = 15 * 60
 AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^/,\s]+)/(\d{8})/([^/,\s]+)/s3/aws4_request,\s*"
     r"SignedHeaders=([^,\s]+),\s*Signature=([0-9a-f]{64})"
 )
-EMPTY = hashlib.sha256(b"").hexdigest()
 MAX_LINE = 16 * 1024
 
 
@@ -53,10 +46,7 @@ class Signed:
         text = "\n".join(
             ("AWS4-HMAC-SHA256-PAYLOAD", self.timestamp, self.scope, previous, EMPTY, hashlib.sha256(chunk).hexdigest())
         )
-        key = f"AWS4{self.secret_key}".encode()
-        for part in (*self.scope.split("/"), text):
-            key = hmac.digest(key, part.encode(), "sha256")
-        return key.hex()
+        return signed(self.secret_key, self.scope, text)
 
 
 def verify(
@@ -69,7 +59,7 @@ def verify(
     match = AUTHORIZATION.fullmatch(headers.get("authorization", "").strip())
     if not match:
         raise S3Error(403, "AccessDenied", "requests must carry an AWS4-HMAC-SHA256 Authorization header")
-    access_key, day, region, names, signature = match.groups()
+    access_key, day, region, names, given = match.groups()
     timestamp = headers.get("x-amz-date", "")
     try:
         age = (now or datetime.now(UTC)) - datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
@@ -80,27 +70,16 @@ def verify(
     secret_key = keys.get(access_key)
     if secret_key is None:
         raise S3Error(403, "InvalidAccessKeyId")
-    signed = names.split(";")
-    if not {"host", "x-amz-date", "x-amz-content-sha256"} <= set(signed) or not set(signed) <= set(headers):
+    chosen = sorted(names.split(";"))
+    if not {"host", "x-amz-date", "x-amz-content-sha256"} <= set(chosen) or not set(chosen) <= set(headers):
         raise S3Error(403, "AccessDenied", "host, x-amz-date and x-amz-content-sha256 must be signed")
 
-    request = AWSRequest(method, f"http://{headers['host']}{_again(path, '/')}?{_canonical(query)}")
-    for name in signed:
-        request.headers[name] = headers[name]
-    request.context["timestamp"] = timestamp
-    signer = _Signer(Credentials(access_key, secret_key), "s3", region)
-    expected = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
-    if not hmac.compare_digest(expected, signature):
-        raise S3Error(403, "SignatureDoesNotMatch", "check the secret key")
     scope = f"{day}/{region}/s3/aws4_request"
-    return Signed(headers["x-amz-content-sha256"], signature, timestamp, scope, secret_key)
-
-
-class _Signer(S3SigV4Auth):
-    """botocore's signer, over the headers that the client chose to sign rather than those botocore would."""
-
-    def headers_to_sign(self, request: AWSRequest) -> HTTPMessage:  # type: ignore[override, unused-ignore]
-        return request.headers
+    values = {name: headers[name] for name in chosen}
+    expected = signature(secret_key, scope, timestamp, method, _again(path, "/"), _canonical(query), values)
+    if not hmac.compare_digest(expected, given):
+        raise S3Error(403, "SignatureDoesNotMatch", "check the secret key")
+    return Signed(values["x-amz-content-sha256"], given, timestamp, scope, secret_key)
 
 
 def _again(text: str, safe: str = "") -> str:
@@ -109,8 +88,8 @@ def _again(text: str, safe: str = "") -> str:
 
 
 def _canonical(query: str) -> str:
-    pairs = (item.partition("=") for item in query.split("&") if item)
-    return "&".join(f"{_again(name)}={_again(value)}" for name, _, value in pairs)
+    pairs = [(_again(name), _again(value)) for name, _, value in (i.partition("=") for i in query.split("&") if i)]
+    return "&".join(f"{name}={value}" for name, value in sorted(pairs))
 
 
 async def decoded(body: AsyncIterator[bytes], signed: Signed, expected_bytes: int | None) -> AsyncIterator[bytes]:

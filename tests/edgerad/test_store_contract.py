@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -88,6 +89,22 @@ def test_any_key_comes_back_as_it_was(store: ObjectStore, key: str) -> None:
     assert [item.key for item in store.list()] == [key]
     store.delete(key)
     assert not store.exists(key)
+
+
+def test_whole_objects_come_by_the_short_way(store: ObjectStore) -> None:
+    for key in ODD_KEYS:
+        store.put(key, key.encode())
+    etag = store.put("k", bytes(3_000_000)).etag
+
+    def forbid(**_: object) -> None:
+        raise AssertionError
+
+    store.client.meta.events.register("before-call.s3.GetObject", forbid)
+    assert [store.get(key) for key in ODD_KEYS] == [key.encode() for key in ODD_KEYS]
+    assert store.get("k", etag=etag, limit_bytes=3_000_000) == bytes(3_000_000)
+    with pytest.raises(ObjectTooLarge):
+        store.get("k", etag=etag, limit_bytes=2_999_999)
+    assert store.get(ODD_KEYS[0], etag=hashlib.md5(ODD_KEYS[0].encode()).hexdigest())  # noqa: S324 - S3's ETag
 
 
 def test_an_overwritten_object_is_the_last_one_written(store: ObjectStore) -> None:
@@ -216,8 +233,9 @@ def test_one_store_serves_many_threads(store: ObjectStore) -> None:
 
 def test_wrong_keys_are_refused_in_words(config: StoreConfig) -> None:
     wrong = StoreConfig(config.endpoint_url, config.bucket, config.access_key, "wrong")
-    with pytest.raises(StoreDenied, match="check access_key, secret_key"):
-        ObjectStore(wrong).put("k", b"")
+    for call in (lambda: ObjectStore(wrong).put("k", b""), lambda: ObjectStore(wrong).get("k")):
+        with pytest.raises(StoreDenied, match="check access_key, secret_key"):
+            call()
     assert "wrong" not in repr(wrong)
 
 
@@ -256,11 +274,47 @@ def test_a_store_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     with S3Server(tmp_path / "s3", "a", "s") as server:
         endpoint = server.endpoint_url
     gone = ObjectStore(StoreConfig(endpoint, "xray", "a", "s", connect_timeout=1, max_attempts=1))
-    for call in (gone.check, gone.ensure_bucket, lambda: gone.get("DOE"), lambda: list(gone.list("DOE"))):
+    for call in (gone.check, gone.ensure_bucket, lambda: gone.get("DOE", etag="e"), lambda: list(gone.list("DOE"))):
         with pytest.raises(StoreUnavailable) as caught:
             call()
         assert not isinstance(caught.value, StoreDenied)
         assert "DOE" not in str(caught.value)
+
+
+@pytest.mark.parametrize("endings", [1, 2])
+def test_an_answer_that_is_cut_off_is_asked_for_again_and_never_taken_for_whole(endings: int) -> None:
+    """So many answers end early; the next is whole."""
+    head = b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\nETag: "e"\r\nConnection: close\r\n\r\n'
+    asked = []
+
+    def answer(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                asked.append(connection.recv(65536))
+                connection.sendall(head + b"0123456789"[: 4 if len(asked) <= endings else 10])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, args=(listener,), daemon=True).start()
+        port = listener.getsockname()[1]
+        store = ObjectStore(StoreConfig(f"http://127.0.0.1:{port}", "xray", "a", "s", max_attempts=1))
+        if endings == 1:
+            assert store.get("k") == b"0123456789"
+        else:
+            with pytest.raises(StoreUnavailable):
+                store.get("k")
+        listener.shutdown(socket.SHUT_RDWR)
+    assert len(asked) == 2
+    assert all(b"AWS4-HMAC-SHA256 Credential=a/" in request for request in asked)
+
+
+def test_a_host_is_signed_without_a_port_that_goes_without_saying() -> None:
+    for endpoint, host in (("https://Store:443", "store"), ("http://store:443", "store:443"), ("http://s/x/", "s")):
+        signed = ObjectStore(StoreConfig(endpoint, "xray", "a", "s"))._short_way._headers("/k", None)
+        assert signed["host"] == host
 
 
 def test_a_key_that_no_store_takes_is_no_reason_to_try_again() -> None:
