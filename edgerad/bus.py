@@ -98,6 +98,38 @@ def consumer(settings: KafkaSettings, *topics: str, **more: Any) -> KafkaConsume
     return _client(KafkaConsumer, *topics, **connection(settings), **(defaults | more))
 
 
+class _Ended:
+    """A join that has ended, shown as under way, so that the client takes its result."""
+
+    is_done = False
+
+    def __init__(self, join: Any) -> None:
+        """Wrap the client's future."""
+        self._join = join
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the future has."""
+        return getattr(self._join, name)
+
+    def __await__(self) -> Any:
+        """Wait for the future."""
+        return self._join.__await__()
+
+
+def keep_join(consumer: KafkaConsumer) -> None:
+    """Have the next poll go on with a join of the group that the last one left under way; to be called before each.
+
+    kafka-python 3.0.12 throws away a join that ends between two polls and begins another, which has every other
+    reader join again: two readers that poll in turn never settle. It also forgets a join under way when the change of
+    metadata that called for it is undone meanwhile, and then never ends it.
+    """
+    coordinator = consumer._coordinator
+    if (join := coordinator._join_task) is not None:
+        coordinator.request_rejoin()
+        if join.is_done:
+            coordinator._join_task = _Ended(join)
+
+
 def answers(settings: KafkaSettings, timeout: float) -> bool:
     """Return whether a broker answers within `timeout` seconds."""
     from kafka.admin import KafkaAdminClient

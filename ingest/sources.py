@@ -168,6 +168,7 @@ class KafkaSource:
             self._apply_pause(consumer)
             if time.monotonic() - self._committed_at >= COMMIT_SECONDS:
                 self._commit(consumer)
+            bus.keep_join(consumer)
             polled = consumer.poll(timeout_ms=int(timeout * 1000), max_records=max_records)
             records = self._receive(polled)
             self._measure(consumer)

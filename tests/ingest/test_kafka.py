@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -222,6 +223,18 @@ def test_a_rebalance_hands_over_what_is_committed_and_loses_nothing(
     run(work())
 
 
+def test_a_join_that_ends_between_two_polls_is_not_begun_again(settings: KafkaSettings) -> None:
+    async def work() -> None:
+        async with reading(settings) as source:
+            while source.trouble is not None:  # each poll leaves what it asks for under way
+                await source.poll(100, 0)
+                await asyncio.sleep(0.05)
+            metadata = source._consumer.group_metadata()  # type: ignore[union-attr]
+            assert (metadata.state, metadata.generation_id) == (MemberState.STABLE, 1)
+
+    run(work())
+
+
 def test_a_paused_reader_keeps_its_place(settings: KafkaSettings) -> None:
     produce(settings, 0, b"before")
 
@@ -312,6 +325,7 @@ def test_a_client_that_finds_no_broker_leaves_no_thread_behind() -> None:
 class Rebalancing:
     """A consumer whose group never settles."""
 
+    _coordinator = SimpleNamespace(_join_task=None)
     closed = False
 
     def assignment(self) -> set[TopicPartition]:
