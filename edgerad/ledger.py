@@ -7,13 +7,15 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
-from sqlalchemy import select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Insert, bindparam, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from edgerad import ids
-from edgerad.database import Database, insert, insert_new
+from edgerad.database import Database, insert
 from edgerad.events import AssessedEvent
 from edgerad.records import (
     Alert,
@@ -24,12 +26,14 @@ from edgerad.records import (
     DeadLetter,
     Image,
     Outbox,
+    Record,
     Rollout,
     Shipment,
     now,
 )
 from edgerad.scoring import Outcome, Refused, Scored
 
+Row = TypeVar("Row")
 PENDING, ASSESSED, QUARANTINED, DELETED = "pending", "assessed", "quarantined", "deleted"
 DETAIL_LIMIT = 512
 
@@ -111,7 +115,7 @@ def register(database: Database, images: Sequence[NewImage]) -> dict[str, str]:
     if not rows:
         return {}
     with database.write() as session:
-        insert_new(session, Image, list(rows.values()), "image_id")
+        add_all(session, Image, list(rows.values()))
         query = select(Image.image_id, Image.state).where(Image.image_id.in_(rows))
         return {row.image_id: row.state for row in session.execute(query)}
 
@@ -145,24 +149,64 @@ def record(
         )
         # Locked, so that two actors with the same image after a rebalance decide one after the other.
         pending = set(session.execute(query.with_for_update()).scalars())
+        scored: list[Scored] = []
         for outcome in outcomes:
             if outcome.image_id not in pending:
                 continue
             pending.discard(outcome.image_id)
             if isinstance(outcome, Scored):
-                _assess(session, outcome, policy, topic_assessed, done)
+                scored.append(outcome)
             else:
                 _quarantine(session, outcome, letters.get(outcome.image_id), topic_deadletter)
                 done.quarantined += 1
+        if scored:
+            _assess(session, scored, policy, topic_assessed, done)
     return done
 
 
-def _assess(session: Session, scored: Scored, policy: ShipPolicy, topic: str, done: Recorded) -> None:
+def _assess(session: Session, batch: Sequence[Scored], policy: ShipPolicy, topic: str, done: Recorded) -> None:
+    """Write the scores of pending images, each of them once: one statement a table, however many they are."""
     at = now()
-    assessment = ids.assessment_id(scored.image_id, scored.model_digest)
-    _finish(session, scored.image_id, ASSESSED, None, at, header=scored.header)
-    row = {
-        "assessment_id": assessment,
+    ends = [
+        {"identity": scored.image_id, "state": ASSESSED, "reason": None, "finished_at": at, "header": scored.header}
+        for scored in batch
+    ]
+    session.connection().execute(update(Image).where(Image.image_id == bindparam("identity")), ends)
+    rows = {ids.assessment_id(scored.image_id, scored.model_digest): scored for scored in batch}
+    rows = _new(session, Assessment.assessment_id, rows)
+    add_all(session, Assessment, [_assessment(assessment, scored, at) for assessment, scored in rows.items()])
+    add_all(session, Outbox, [_event(assessment, scored, at, topic) for assessment, scored in rows.items()])
+    alerts: list[dict[str, Any]] = []
+    shipments: dict[str, dict[str, Any]] = {}
+    for assessment, scored in rows.items():
+        about = {"image_id": scored.image_id, "assessment_id": assessment}
+        if scored.triage == "high":
+            alerts.append({"alert_id": ids.digest("alert", assessment), "state": "open", **about})
+        if why := policy.why(scored.image_id, scored.triage):
+            shipment = ids.digest("shipment", scored.image_id)
+            shipments[shipment] = {"shipment_id": shipment, "why": why, "state": "queued", **about}
+    shipments = _new(session, Shipment.shipment_id, shipments)
+    add_all(session, Alert, alerts)
+    add_all(
+        session, AlertEvent, [{"alert_id": a["alert_id"], "kind": "opened", "channel": "dashboard"} for a in alerts]
+    )
+    add_all(session, Shipment, list(shipments.values()))
+    done.assessed += len(rows)
+    done.alerts += len(alerts)
+    done.shipments += len(shipments)
+
+
+def _new(session: Session, identity: InstrumentedAttribute[str], rows: dict[str, Row]) -> dict[str, Row]:
+    """Return the rows whose ids are not in the table yet; what they are about is locked by the caller."""
+    if not rows:
+        return rows
+    known = set(session.execute(select(identity).where(identity.in_(rows))).scalars())
+    return {key: row for key, row in rows.items() if key not in known}
+
+
+def _assessment(identity: str, scored: Scored, at: datetime) -> dict[str, Any]:
+    return {
+        "assessment_id": identity,
         "image_id": scored.image_id,
         "finding": scored.finding,
         "probability": scored.probability,
@@ -178,9 +222,9 @@ def _assess(session: Session, scored: Scored, policy: ShipPolicy, topic: str, do
         "novelty": scored.novelty,
         "assessed_at": at,
     }
-    if not insert_new(session, Assessment, [row], "assessment_id"):
-        return
-    done.assessed += 1
+
+
+def _event(assessment: str, scored: Scored, at: datetime, topic: str) -> dict[str, Any]:
     event = AssessedEvent(
         event_id=ids.digest("assessed", assessment),
         assessment_id=assessment,
@@ -193,22 +237,12 @@ def _assess(session: Session, scored: Scored, policy: ShipPolicy, topic: str, do
         threshold_version=scored.threshold_version,
         assessed_at=at,
     )
-    publish(session, topic, scored.image_id, event.event_id, event.model_dump(mode="json"))
-    if scored.triage == "high":
-        alert = ids.digest("alert", assessment)
-        session.add(Alert(alert_id=alert, image_id=scored.image_id, assessment_id=assessment, state="open"))
-        session.flush()  # no relationship tells the unit of work that the alert comes before its event
-        session.add(AlertEvent(alert_id=alert, kind="opened", channel="dashboard"))
-        done.alerts += 1
-    if why := policy.why(scored.image_id, scored.triage):
-        shipment = {
-            "shipment_id": ids.digest("shipment", scored.image_id),
-            "image_id": scored.image_id,
-            "assessment_id": assessment,
-            "why": why,
-            "state": "queued",
-        }
-        done.shipments += len(insert_new(session, Shipment, [shipment], "shipment_id"))
+    return {
+        "event_id": event.event_id,
+        "topic": topic,
+        "key": scored.image_id,
+        "payload": event.model_dump(mode="json"),
+    }
 
 
 def _quarantine(session: Session, refused: Refused, letter: Letter | None, topic: str | None) -> None:
@@ -286,8 +320,19 @@ def write_dead_letter(
 
 def publish(session: Session, topic: str, key: str, event_id: str, payload: dict[str, Any]) -> None:
     """Put an event into the outbox, once by its `event_id`; notify/ brings it to Kafka."""
-    row = {"event_id": event_id, "topic": topic, "key": key, "payload": payload}
-    insert_new(session, Outbox, [row], "outbox_id")
+    add_all(session, Outbox, [{"event_id": event_id, "topic": topic, "key": key, "payload": payload}])
+
+
+def add_all(session: Session, table: type[Record], rows: list[dict[str, Any]]) -> None:
+    """Insert the rows that are not there yet, by one statement run for all of them."""
+    if rows:
+        session.connection().execute(_adding(session.get_bind().dialect.name, table), rows)
+
+
+@cache
+def _adding(dialect: str, table: type[Record]) -> Insert:
+    new = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    return new.on_conflict_do_nothing()
 
 
 def reopen(session: Session, image_id: str, was: str = QUARANTINED) -> bool:

@@ -18,9 +18,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from edgerad import ledger
 from edgerad.database import Database
-from edgerad.ledger import Letter, NewImage, ShipPolicy
-from edgerad.records import Assessment, DeadLetter, Image, Outbox
-from edgerad.scoring import Outcome, Refused, Scored
+from edgerad.ledger import Letter, NewImage, Recorded, ShipPolicy
+from edgerad.records import Alert, AlertEvent, Assessment, DeadLetter, Image, Outbox, Shipment
+from edgerad.scoring import Outcome, Refused, Scored, Triage
 from ingest.books import UNRECORDABLE, Books, is_outage
 
 
@@ -64,6 +64,49 @@ def states(books: Books) -> dict[str, str]:
 )
 def test_an_outage_is_told_from_bad_data(error: Exception, outage: bool) -> None:
     assert is_outage(error) is outage
+
+
+def test_a_batch_leaves_what_its_images_alone_would_and_a_repeat_nothing(books: Books) -> None:
+    images = [image(f"a/{number}") for number in range(6)]
+    books.register(images)
+    classes: list[Triage] = ["high", "unknown", "low", "high", "unknown"]
+    outcomes: list[Outcome] = [
+        dataclasses.replace(scored(item), triage=triage, header={"PatientID": item.key})
+        for item, triage in zip(images, classes, strict=False)
+    ]
+    outcomes.append(Refused(images[5].image_id, "truncated", ""))
+    first = books.record([*outcomes, *outcomes], {})
+    assert (first.assessed, first.quarantined, first.alerts, first.shipments) == (5, 1, 2, 2)
+    assert books.record(outcomes, {}) == Recorded()
+    with books.database.read() as session:
+        rows = session.execute(
+            select(Image.key, Image.header, Assessment.triage, Alert.state, AlertEvent.kind, Shipment.why, Outbox.topic)
+            .outerjoin(Assessment, Assessment.image_id == Image.image_id)
+            .outerjoin(Alert, Alert.assessment_id == Assessment.assessment_id)
+            .outerjoin(AlertEvent, AlertEvent.alert_id == Alert.alert_id)
+            .outerjoin(Shipment, Shipment.assessment_id == Assessment.assessment_id)
+            .outerjoin(Outbox, Outbox.key == Image.image_id)
+            .order_by(Image.key)
+        )
+        assert [tuple(row) for row in rows] == [
+            ("a/0", {"PatientID": "a/0"}, "high", "open", "opened", None, "xray.assessed"),
+            ("a/1", {"PatientID": "a/1"}, "unknown", None, None, "unknown", "xray.assessed"),
+            ("a/2", {"PatientID": "a/2"}, "low", None, None, None, "xray.assessed"),
+            ("a/3", {"PatientID": "a/3"}, "high", "open", "opened", None, "xray.assessed"),
+            ("a/4", {"PatientID": "a/4"}, "unknown", None, None, "unknown", "xray.assessed"),
+            ("a/5", {}, None, None, None, None, None),
+        ]
+
+
+def test_what_was_assessed_before_is_not_told_again(books: Books) -> None:
+    """An image that came back to pending, whatever for, keeps its one assessment by a model."""
+    item = image("a/1")
+    books.register([item])
+    books.record([scored(item)], {})
+    with books.database.write() as session:
+        assert ledger.reopen(session, item.image_id, was=ledger.ASSESSED)
+    assert books.record([scored(item)], {}) == Recorded()
+    assert states(books) == {"a/1": "assessed"}
 
 
 def test_what_no_database_takes_is_left_out_and_the_others_are_registered(books: Books) -> None:
