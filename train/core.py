@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from edgerad import ledger, registry
-from edgerad.records import TrainingRun
+from edgerad.records import TrainingRun, now
 from edgerad.store import StoreError
 from edgerad.telemetry import get_logger
 from serve.bundle import BundleError, bundled_keys, bundled_model, load_bundle, parse_trusted_keys
-from train import cases, failure, intake, job, promote, runs
+from train import cases, failure, intake, job, promote, receipts, runs
 
 if TYPE_CHECKING:
     from edgerad.database import Database
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 COMPONENT = "core"
 REPORT_EVERY = 10.0
+FORGET_EVERY = 3600.0
+"""Seconds between looks for old receipts."""
 
 
 class Core:
@@ -54,6 +56,10 @@ class Core:
         """Take in what the edges have sent."""
         self._desk = self._desk or intake.desk_of(self._settings)
         return intake.take_in(self._store, self._database, self._desk)
+
+    def forget_receipts(self) -> int:
+        """Remove receipts that are old and surely read; return how many."""
+        return receipts.forget(self._store, self._database, now())
 
     def is_due(self) -> bool:
         """Return whether enough labels have come for a retraining, or one waits to be taken up."""
@@ -192,7 +198,7 @@ class Loop:
         self._core = core
         self._log = get_logger(COMPONENT)
         self._training: threading.Thread | None = None
-        self._prepared, self._reported = False, 0.0
+        self._prepared, self._reported, self._forgot = False, 0.0, float("-inf")
         self._totals = intake.Taken()
 
     def step(self) -> None:
@@ -211,6 +217,9 @@ class Loop:
             if taken.accepted or time.monotonic() - self._reported > REPORT_EVERY:
                 self._report()
                 self._reported = time.monotonic()
+            if time.monotonic() - self._forgot > FORGET_EVERY:
+                self._core.forget_receipts()
+                self._forgot = time.monotonic()
         except (StoreError, SQLAlchemyError, BundleError) as error:
             self._log.warning("the core waits", error=error)
 

@@ -29,6 +29,7 @@ from ship import pipeline
 from ship.orders import Kept, Order, Sealed
 from ship.parcel import seal
 from tests.ship.conftest import SETTINGS, SMALL_PARTS, World, raw
+from train import receipts
 
 pytestmark = pytest.mark.usefixtures("deidentified_once")
 
@@ -307,6 +308,20 @@ def test_without_a_receipt_it_is_sent_again_after_a_while_unless_it_still_lies_t
 def new_core_key(world: World, keep_old: bool) -> None:
     world.secrets = replace(world.secrets, parcels=X25519PrivateKey.generate())
     world.opening = [world.secrets.parcels, *(world.opening if keep_old else [])]
+
+
+def test_an_edge_that_was_off_for_years_finds_its_receipt_and_sends_nothing_twice(world: World, xray: bytes) -> None:
+    world.arrive(xray)
+    world.step()
+    assert world.shipment.state == "sent"
+    world.core_takes()
+    later = now() + timedelta(days=1000)
+    assert receipts.forget(world.inside, world.database, later) == 0
+    world.restart()
+    sent = len(world.line.requests("PUT"))
+    world.step(later)
+    assert world.shipment.state == "received"
+    assert len(world.line.requests("PUT")) == sent
 
 
 def test_a_parcel_of_the_old_key_is_taken_while_the_core_keeps_that_key(world: World, xray: bytes) -> None:
