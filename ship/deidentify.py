@@ -50,6 +50,8 @@ class Reason(StrEnum):
     TEXT_LEFT = "text-left"
     NOT_VERIFIED = "not-verified"
     INTERNAL = "internal-error"
+    CRASHED = "engine-crashed"
+    HUNG = "engine-hung"
 
 
 _DOUBTS: dict[redaction.Doubt, Reason] = {

@@ -1,19 +1,20 @@
-"""`edgerad deidentify`: clean copies of files and folders, without Ray."""
+"""`edgerad deidentify`: clean copies of files and folders, without Ray; the work itself is done in another process."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from ship.deidentify import Options
-    from ship.keys import SiteKey
+    from ship.deidentify import Clean, Quarantined
+
+    Engine = Callable[[bytes, list[str]], Clean | Quarantined]
 
 _LINK = ("link", "a link is not followed: give what it leads to as SRC")
 _SPECIAL = ("no-file", "neither a file nor a folder")
@@ -27,10 +28,12 @@ def deidentify(
 ) -> None:
     """De-identify files: each gets a verified clean copy under a new name, or is quarantined (no copy) with the reason.
 
+    A file that crashes the process twice, or takes longer than ship.image_timeout, is quarantined.
     The exit status is 0 only when every file was written or quarantined, 1 when one could not be read or written, 2
     when nothing was begun. Input files are never touched, links are not followed.
     """
     from edgerad.settings import load_settings
+    from ship.apart import Apart
     from ship.deidentify import Options
     from ship.keys import KeyMissing, site_key
 
@@ -55,12 +58,15 @@ def deidentify(
         keep_characteristics=settings.ship.keep_patient_characteristics,
         keep_device=settings.ship.keep_device_identity,
     )
-    failed = 0
-    for path, hindrance in _files(source, target):
-        line = hindrance or _one(path, target, key, options, settings.serve.max_object_bytes)
-        line = {"source": str(path), **line}
-        failed += "error" in line
-        typer.echo(json.dumps(line) if as_json else _plain(line))
+    failed, apart = 0, Apart(key, options, settings.ship.image_timeout)
+    try:
+        for path, hindrance in _files(source, target):
+            line = hindrance or _one(path, target, apart.deidentify, settings.serve.max_object_bytes)
+            line = {"source": str(path), **line}
+            failed += "error" in line
+            typer.echo(json.dumps(line) if as_json else _plain(line))
+    finally:
+        apart.close()
     raise typer.Exit(1 if failed else 0)
 
 
@@ -105,8 +111,8 @@ def _error(text: str) -> dict[str, Any]:
     return {"error": text, "verified": False}
 
 
-def _one(path: Path, target: Path, key: SiteKey, options: Options, max_bytes: int) -> dict[str, Any]:
-    from ship.deidentify import DICOM, Quarantined, deidentify
+def _one(path: Path, target: Path, engine: Engine, max_bytes: int) -> dict[str, Any]:
+    from ship.deidentify import DICOM, Quarantined
 
     try:
         if path.stat().st_size > max_bytes:
@@ -114,7 +120,7 @@ def _one(path: Path, target: Path, key: SiteKey, options: Options, max_bytes: in
         data = path.read_bytes()
     except OSError as error:
         return _error(f"cannot be read ({type(error).__name__}): check that it exists and may be read")
-    result = deidentify(data, key, options, hints=[path.stem])
+    result = engine(data, [path.stem])
     if isinstance(result, Quarantined):
         return _kept(result.reason.value, result.detail, [box.as_list() for box in result.boxes])
     # The name is made of the keyed digest of the source: file names carry names of patients.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -14,11 +15,10 @@ from typer.testing import CliRunner
 
 from edgerad.cli import app
 from edgerad.phantom import random_spec, render, to_dicom, to_jpeg
-from ship import deidentify as engine
-from ship.deidentify import Clean, Options, Reason
-from ship.keys import SiteKey
+from ship import apart
+from ship.deidentify import Clean, Reason
+from tests.ship import poisoned_file
 
-KEY = SiteKey(bytes(range(32)))
 SPEC = next(spec for seed in range(60) if (spec := random_spec(seed, size=256)).storage == "DX")
 DATA = to_dicom(render(SPEC), private=True)
 SECRET = bytes(range(32)).hex()
@@ -182,9 +182,6 @@ def test_a_copy_that_cannot_be_written_is_an_error_and_leaves_nothing(
 ) -> None:
     from edgerad.commands import deidentify as command
 
-    monkeypatch.setattr(
-        engine, "deidentify", lambda *_, **__: Clean(b"clean", "image/png", "p", {"source": "a" * 64, "boxes": []})
-    )
     (tmp_path / "scan.png").write_bytes(b"x")
     out = tmp_path / "out"
     if full:
@@ -194,6 +191,31 @@ def test_a_copy_that_cannot_be_written_is_an_error_and_leaves_nothing(
             raise OSError(28, "no space")
 
         monkeypatch.setattr(os, "fsync", no_space)
-    line = command._one(tmp_path / "scan.png", out, KEY, Options(), 2**20)
+    made = Clean(b"clean", "image/png", "p", {"source": "a" * 64, "boxes": []})
+    line = command._one(tmp_path / "scan.png", out, lambda *_: made, 2**20)
     assert "cannot be written" in line["error"]
     assert not full or list(out.iterdir()) == []
+
+
+def test_a_file_that_ends_the_process_is_quarantined_and_the_rest_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a-crashes", "b-is-killed", "c-is-killed-once", "d-hangs", "e-prints", "f"):
+        (tmp_path / "in" / name).write_bytes(name.encode())
+    monkeypatch.setattr(apart, "work", poisoned_file.work)
+    monkeypatch.setenv("POISON_FOLDER", str(tmp_path))
+    monkeypatch.setenv("EDGERAD_SHIP__IMAGE_TIMEOUT", "5")
+    code, lines, _ = run(monkeypatch, tmp_path, "in", "out", "--json")
+    assert code == 0
+    assert [line.get("reason") for line in lines] == [
+        "engine-crashed",
+        "engine-crashed",
+        None,
+        "engine-hung",
+        None,
+        None,
+    ]
+    assert [line["verified"] for line in lines] == [False, False, True, False, True, True]
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert multiprocessing.active_children() == []
