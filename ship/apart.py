@@ -14,6 +14,7 @@ from ship.keys import SiteKey
 
 CRASHES = 2
 """Crashes after which a file is given up: the first may have been the machine's (memory), not the file's."""
+STARTS_WITHIN = 300.0
 Work = Callable[[bytes, SiteKey, Options, Sequence[str]], Clean | Quarantined]
 
 
@@ -62,6 +63,13 @@ class Apart:
         process = context.Process(target=_serve, args=(theirs, work, self._key, self._options), daemon=True)
         process.start()
         theirs.close()
+        try:  # what it takes to start is not the file's time
+            if ours.poll(STARTS_WITHIN):
+                ours.recv()
+            else:
+                process.kill()
+        except (EOFError, OSError):  # it died at once: met when the file is sent
+            pass
         return process, ours
 
 
@@ -73,9 +81,10 @@ def _serve(line: Connection, do: Work, key: SiteKey, options: Options) -> None:
     """The child: an answer for each file, until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
     os.dup2(2, 1)  # what a library prints must not stand among the parent's lines
-    while True:
-        try:
+    try:
+        line.send(None)
+        while True:
             data, hints = line.recv()
             line.send(do(data, key, options, hints))
-        except (EOFError, OSError):
-            return
+    except (EOFError, OSError):
+        return

@@ -19,8 +19,6 @@ def work(data: bytes, key: SiteKey, options: Options, hints: Sequence[str]) -> C
     match data.decode().partition("-")[2]:
         case "crashes":
             os.kill(os.getpid(), signal.SIGSEGV)
-        case "is-killed":
-            os.kill(os.getpid(), signal.SIGKILL)
         case "is-killed-once" if once(Path(os.environ["POISON_FOLDER"]) / "killed"):
             os.kill(os.getpid(), signal.SIGKILL)
         case "hangs":
