@@ -33,7 +33,8 @@ STYLE = """
   [class*="st-key-row-open-"] {border-left: 4px solid #b3261e; background: #fdf6f5}
   [class*="st-key-row-"] p {margin: 0}
   [class*="st-key-row-"] [data-testid="stMarkdownContainer"] {margin-bottom: 0}
-  .st-key-viewer {background: #0b0e12; border-radius: .4rem; padding: .5rem; align-items: center}
+  .st-key-viewer {background: #0b0e12; border-radius: .4rem; padding: .5rem; align-items: safe center;
+              overflow-x: auto}
   .st-key-viewer img {max-height: 66vh; object-fit: contain; border-radius: 0}
   .st-key-viewer [data-testid="stFullScreenFrame"], .st-key-viewer [data-testid="stImageContainer"] {width: 100%}
   .er-tag {display: inline-block; padding: 0 .55em; border-radius: .25em; color: #fff; font-weight: 600;

@@ -187,3 +187,38 @@ def test_a_quarantined_image_is_looked_at_covered_by_dragging_and_released(
     assert (shipment.state, kept) == ("queued", [10, 12, 90, 30])
     assert all(abs(one - other) <= 2 for one, other in zip(drawn, (60, 100, 120, 130), strict=True)), drawn
     assert audits == [("person:Nurse Browser", "quarantine-released")]
+
+
+@pytest.mark.real
+def test_of_a_quarantined_image_every_part_can_be_reached_in_a_narrow_window(
+    edge: Edge, address: str, chromium: str
+) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    waits(edge, "not-verified", [[10, 12, 90, 30]])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": 500, "height": 1000})
+        page.goto(f"{address}/quarantine")
+        chart, viewer = page.locator(".st-key-viewer svg image"), page.locator(".st-key-viewer")
+        expect(chart).to_be_visible(timeout=90_000)
+        page.wait_for_timeout(1000)
+        frame = viewer.bounding_box()
+        assert frame is not None
+        assert frame["x"] >= 0
+        assert frame["x"] + frame["width"] <= 500
+        viewer.evaluate("viewer => viewer.scrollLeft = viewer.scrollWidth")
+        place = chart.bounding_box()
+        assert place is not None
+        assert place["x"] + place["width"] <= frame["x"] + frame["width"]
+        scale = place["width"] / 256  # the phantom's longer side
+        page.mouse.move(place["x"] + 200 * scale, place["y"] + 100 * scale)
+        page.mouse.down()
+        page.mouse.move(place["x"] + 220 * scale, place["y"] + 110 * scale, steps=4)
+        page.mouse.move(place["x"] + 240 * scale, place["y"] + 130 * scale, steps=4)
+        page.mouse.up()
+        said = page.get_by_text("Drawn: columns")
+        expect(said).to_be_visible(timeout=30_000)
+        drawn = [int(word.strip(",")) for word in said.inner_text().split() if word.strip(",").isdigit()]
+        browser.close()
+    assert all(abs(one - other) <= 2 for one, other in zip(drawn, (200, 240, 100, 130), strict=True)), drawn
