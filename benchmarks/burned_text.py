@@ -29,6 +29,8 @@ SYSTEM_FONTS = (
     "/usr/share/fonts/truetype/freefont/FreeMono.ttf",
 )
 """Of Debian's fonts-dejavu-core and fonts-freefont-ttf: used where they are installed."""
+HAND = "/usr/share/fonts/opentype/urw-base35/Z003-MediumItalic.otf"
+"""Of Debian's fonts-urw-base35: a chancery hand, here with each letter at a height and on a line of its own."""
 OWN_FONTS = ("opencv:sans", "opencv:italic", "opencv:uni", "pillow")
 """Fonts that the Python packages carry: the same on every machine."""
 PLACES = ("top left", "top right", "bottom left", "bottom right", "left", "right", "top", "bottom", "middle")
@@ -126,7 +128,7 @@ def _draw(display: npt.NDArray[np.float32], taken: Mask, block: Block, rng: np.r
     for number, layer in enumerate(layers):
         alpha = np.zeros((max(height, number * pitch + layer.shape[0]), width), np.float32)
         alpha[number * pitch : number * pitch + layer.shape[0], : layer.shape[1]] = layer / np.float32(255)
-        alphas.append(np.rot90(alpha[:height], block.rotation // 90))
+        alphas.append(_turned(alpha[:height], block.rotation))
     rows, columns = alphas[0].shape
     margin = int(rng.integers(2, 1 + max(3, block.height)))
     y, x = _corner(block.place, display.shape, (rows, columns), margin)
@@ -154,6 +156,19 @@ def _draw(display: npt.NDArray[np.float32], taken: Mask, block: Block, rng: np.r
     return found
 
 
+def _turned(alpha: npt.NDArray[np.float32], degrees: int) -> npt.NDArray[np.float32]:
+    """The layer turned to the left, on a canvas that holds it whole."""
+    alpha = np.ascontiguousarray(np.rot90(alpha, degrees // 90))
+    if (rest := degrees % 90) == 0:
+        return alpha
+    rows, columns = alpha.shape
+    cosine, sine = float(np.cos(np.deg2rad(rest))), float(np.sin(np.deg2rad(rest)))
+    wide, high = int(np.ceil(columns * cosine + rows * sine)), int(np.ceil(columns * sine + rows * cosine))
+    matrix = cv2.getRotationMatrix2D((columns / 2, rows / 2), rest, 1.0)
+    matrix[:, 2] += ((wide - columns) / 2, (high - rows) / 2)
+    return np.asarray(cv2.warpAffine(alpha, matrix, (wide, high), flags=cv2.INTER_LINEAR), dtype=np.float32)
+
+
 def _texts(block: Block, rng: np.random.Generator) -> list[str]:
     first, last = _WORDS[block.script]
     if block.font == "pillow":  # it has no accented letters
@@ -179,6 +194,8 @@ def letters(text: str, font: str, height: int) -> Grey:
 
 
 def _ink(text: str, font: str, size: float) -> Grey:
+    if font == HAND:
+        return _written(text, size)
     pad = round(2 * size) + 8
     canvas = np.zeros((2 * pad, round(1.3 * size * (len(text) + 2)) + pad), np.uint8)
     if font.startswith("opencv:"):
@@ -191,3 +208,17 @@ def _ink(text: str, font: str, size: float) -> Grey:
         canvas = np.array(image)
     x, y, width, high = cv2.boundingRect(canvas)
     return canvas[y : y + high, x : x + width]
+
+
+def _written(text: str, size: float) -> Grey:
+    """Letters that stand unevenly; the same text is always written alike."""
+    rng = np.random.default_rng(list(text.encode()))
+    image = Image.new("L", (round(1.2 * size * (len(text) + 2)), round(4 * size)))
+    draw, x = ImageDraw.Draw(image), size
+    for letter in text:
+        face = ImageFont.truetype(HAND, size * float(rng.uniform(0.85, 1.2)))
+        draw.text((x, 2.5 * size + float(rng.normal(0, 0.05)) * size), letter, fill=255, font=face, anchor="ls")
+        x += face.getlength(letter) * float(rng.uniform(0.85, 1.05))
+    canvas = np.array(image)
+    left, top, wide, high = cv2.boundingRect(canvas)
+    return canvas[top : top + high, left : left + wide]

@@ -8,13 +8,14 @@ how large they are and how hard the hardest text is; `--attack` measures what bl
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import datetime as dt
 import json
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,11 @@ class Tally:
     markers: int = 0
     markers_hit: int = 0
     outside: list[float] = field(default_factory=list)
-    """Share of each image that was filled further from text than a line is high."""
+    """Share of each image that was filled further than 1.6 capitals' heights from the rectangle of any line's ink."""
+    filled: list[float] = field(default_factory=list)
+    """Share of each image that was filled."""
+    inked: list[float] = field(default_factory=list)
+    """Share of each image that the rectangles of its lines' ink cover."""
     seconds: list[float] = field(default_factory=list)
     """Of processor time a megapixel."""
     read_before: int = 0
@@ -65,12 +70,18 @@ class Tally:
             "missed": self.missed,
             "markers": self.markers,
             "markers_kept": round(1 - self.markers_hit / max(self.markers, 1), 4),
-            "outside_median": round(float(np.median(self.outside)), 6),
-            "outside_max": round(max(self.outside), 5),
-            "cpu_s_per_megapixel": round(float(np.median(self.seconds)), 3),
+            "outside_median": _median(self.outside),
+            "outside_max": round(max(self.outside, default=0.0), 6),
+            "filled_median": _median(self.filled),
+            "inked_median": _median(self.inked),
+            "cpu_s_per_megapixel": _median(self.seconds),
             "tesseract_reads_before": self.read_before,
             "tesseract_reads_after": self.read_after,
         }
+
+
+def _median(values: Sequence[float]) -> float:
+    return round(float(np.median(values)), 6) if values else 0.0
 
 
 def measure(case: Burned, identity: Identity, tally: Tally, *, independent: bool) -> redaction.Redaction | None:
@@ -84,10 +95,11 @@ def measure(case: Burned, identity: Identity, tally: Tally, *, independent: bool
         return None
     tally.seconds.append((time.process_time() - started) / (case.pixels.size / 1e6))
     filled = px.mask(case.pixels, done.boxes)
-    near = np.zeros_like(filled)
+    near, inked = np.zeros_like(filled), np.zeros_like(filled)
     for stroke in case.strokes:
         x, y, width, height = cv2.boundingRect(stroke.mask.astype(np.uint8))
         reach = round(1.6 * stroke.block.height)
+        inked[y : y + height, x : x + width] = True
         near[max(y - reach, 0) : y + height + reach, max(x - reach, 0) : x + width + reach] = True
         tally.lines += 1
         if not found(stroke, filled):
@@ -96,6 +108,8 @@ def measure(case: Burned, identity: Identity, tally: Tally, *, independent: bool
     for box in case.others:
         near[box.grown(box.short_side // 2).clipped(*near.shape).slices] = True
     tally.outside.append(float((filled & ~near).mean()))
+    tally.filled.append(float(filled.mean()))
+    tally.inked.append(float(inked.mean()))
     if case.marker is not None:
         tally.markers += 1
         x0, y0, x1, y1 = case.marker
@@ -131,14 +145,26 @@ def tesseract_reads(pixels: Grey, identity: Identity) -> bool:
 
 
 def phantoms(
-    count: int, *, seed: int = 0, size: int = 1024, smallest: int = 12, faintest: int = 25, fonts: Sequence[str] = ()
+    count: int,
+    *,
+    seed: int = 0,
+    size: int = 1024,
+    smallest: int = 12,
+    faintest: int = 25,
+    fonts: Sequence[str] = (),
+    oblique: bool = False,
 ) -> Iterator[tuple[Burned, Identity]]:
-    """Radiographs with text in up to five places."""
+    """Radiographs with text in up to five places; `oblique` is 5 to 30 degrees off the usual four directions."""
     for number in range(seed, seed + count):
         rng = np.random.default_rng((number, 7))
         places = rng.permutation(burned_text.PLACES)[: int(rng.integers(1, 6))]
         choice = tuple(fonts) or burned_text.fonts()
         blocks = [burned_text.random_block(rng, str(place), choice, smallest, faintest) for place in places]
+        if oblique:
+            blocks = [
+                replace(block, rotation=(block.rotation + int(rng.choice((-1, 1)) * rng.integers(5, 31))) % 360)
+                for block in blocks
+            ]
         case = burned_text.burn(number, blocks, size=size)
         yield case, Identity(words=frozenset(stroke.text for stroke in case.strokes))
 
@@ -230,6 +256,8 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="take every nth X-ray only")
     parser.add_argument("--corner", type=int, default=0, help="of each X-ray only so many pixels at the lower left")
+    parser.add_argument("--oblique", action="store_true", help="phantoms' text 5 to 30 degrees off")
+    parser.add_argument("--hand", action="store_true", help="phantoms' text as if written by hand")
     parser.add_argument("--tesseract", action="store_true")
     parser.add_argument("--attack", action="store_true")
     chosen = parser.parse_args()
@@ -244,11 +272,14 @@ def main() -> None:
             size=chosen.size,
             smallest=chosen.smallest,
             faintest=chosen.faintest,
+            fonts=(burned_text.HAND,) if chosen.hand else (),
+            oblique=chosen.oblique,
         )
     for name, cases in sets.items():
         tally = Tally()
-        for case, identity in cases:
-            measure(case, identity, tally, independent=chosen.tesseract)
+        with contextlib.suppress(KeyboardInterrupt):  # whoever cannot wait sees what was counted until then
+            for case, identity in cases:
+                measure(case, identity, tally, independent=chosen.tesseract)
         result[name] = tally.as_json()
     if chosen.attack:
         result["attack"] = learned_attack()

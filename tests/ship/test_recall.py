@@ -53,6 +53,13 @@ def test_readable_lines_of_every_script_and_turn_go(rotation: int, script: Scrip
     assert missed(case) == []
 
 
+def test_a_readable_oblique_line_goes_though_not_every_one_does() -> None:
+    case = burn(3, [Block("bottom left", 20, 150, "opencv:sans", "latin", 15, 2)], size=640)
+    ys, xs = np.nonzero(case.strokes[0].mask)
+    assert np.polyfit(xs, ys, 1)[0] == pytest.approx(-np.tan(np.deg2rad(15)), abs=0.05)
+    assert missed(case) == []
+
+
 def test_dark_text_on_bright_plates_goes() -> None:
     blocks = [Block("top right", 14, -150, "pillow", "latin", 0, 2, plate=True)]
     case = burn(3, blocks, size=640)
