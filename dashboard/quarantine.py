@@ -32,6 +32,7 @@ REASONS = {
     "burned-in-text-not-found": "The file says that text is burned in, and none was found.",
     "not-verified": "After the de-identification something of the patient was still found.",
     "text-left": "Text was found outside the boxes of the last release, where nobody had looked.",
+    "oblique-text": "Text runs obliquely, and the engines miss parts of such text: cover all of it.",
     "text-engine-failed": "A text engine failed, so nothing is known about text in this image.",
     "patient-id-missing": "The file has no patient ID, so no pseudonym can be made. Correct it at its source.",
     "key-missing": "The site's secret is missing. Set ship.site_secret, then try again.",

@@ -20,6 +20,7 @@ from edgerad.records import DeidRecord, Image, Shipment, now
 QUARANTINED, WITHHELD = "quarantined", "withheld"
 LOOKED_AT = frozenset((
     "too-much-text", "engines-disagree", "burned-in-text-not-found", "not-verified", "text-left", "text-engine-failed",
+    "oblique-text",
 ))  # fmt: skip
 """Reasons about text in the pixels, which a person can judge; for all others the cause must be mended."""
 MAX_BOXES = 200

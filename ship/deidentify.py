@@ -48,6 +48,7 @@ class Reason(StrEnum):
     ENGINES_DISAGREE = "engines-disagree"
     BURNED_IN_NOT_FOUND = "burned-in-text-not-found"
     TEXT_LEFT = "text-left"
+    OBLIQUE = "oblique-text"
     NOT_VERIFIED = "not-verified"
     INTERNAL = "internal-error"
     CRASHED = "engine-crashed"
@@ -60,6 +61,7 @@ _DOUBTS: dict[redaction.Doubt, Reason] = {
     "engines-disagree": Reason.ENGINES_DISAGREE,
     "still-read": Reason.NOT_VERIFIED,
     "text-left": Reason.TEXT_LEFT,
+    "oblique-text": Reason.OBLIQUE,
 }
 
 

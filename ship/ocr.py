@@ -40,6 +40,8 @@ class Line:
     text: str
     score: float
     engine: str
+    tilt: float = 0.0
+    """Degrees, 0 to 45, by which a line at least twice as long as high is off upright or lying."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,10 @@ def read_lines(
     found = [(quad, place(quad)) for quad in _detect(image, engine, scale)]
     found = [(quad, box) for quad, box in found if box.x1 > box.x0 and box.y1 > box.y0 and not skip(box)]
     readings = _read([_crop(image, quad) for quad, _ in found], engine)
-    return [Line(box, words, score, engine.name) for (_, box), (words, score) in zip(found, readings, strict=True)]
+    return [
+        Line(box, words, score, engine.name, _tilt(quad))
+        for (quad, box), (words, score) in zip(found, readings, strict=True)
+    ]
 
 
 def _detect(image: Grey, engine: Engine, scale: float | None) -> list[npt.NDArray[np.float32]]:
@@ -204,6 +209,15 @@ def _clockwise(corners: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     left, right = by_x[:2], by_x[2:]
     left, right = left[np.argsort(left[:, 1], kind="stable")], right[np.argsort(right[:, 1], kind="stable")]
     return np.stack((left[0], right[0], right[1], left[1]))
+
+
+def _tilt(quad: npt.NDArray[np.float32]) -> float:
+    across, down = quad[1] - quad[0] + quad[2] - quad[3], quad[3] - quad[0] + quad[2] - quad[1]
+    shorter, longer = sorted((across, down), key=lambda side: float(np.linalg.norm(side)))
+    if np.linalg.norm(longer) < 2 * np.linalg.norm(shorter):
+        return 0.0
+    angle = float(np.rad2deg(np.arctan2(longer[1], longer[0]))) % 90
+    return min(angle, 90 - angle)
 
 
 def _crop(image: Grey, quad: npt.NDArray[np.float32]) -> Grey:

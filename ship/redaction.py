@@ -28,7 +28,7 @@ _MAX_ZOOM = 3.0
 _CLOSE_AREA = 1_500_000
 """Pixels of the enlarged region, at most."""
 
-Doubt = Literal["engine-failed", "too-much-text", "engines-disagree", "still-read", "text-left"]
+Doubt = Literal["engine-failed", "too-much-text", "engines-disagree", "still-read", "text-left", "oblique-text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,8 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
     boxes: list[Box] = _boxes(chosen, shape) + text.starts(chosen, shape, markers)
     if _disagree(chosen, lines, identity):
         raise Doubtful("engines-disagree", "the engines read a value of the patient differently", merged(boxes))
+    if any(text.is_oblique(line) for line in chosen):
+        raise Doubtful("oblique-text", "text runs obliquely, and of such text a part may be missed", merged(boxes))
     for round_ in range(1, ROUNDS + 1):
         boxes = merged((*boxes, *_boxes(chosen, shape)))
         if covered(pixels, boxes) > max_share:

@@ -25,6 +25,10 @@ ENDS = 0.3
 """Line heights by which a line is lengthened at both ends: of faint ones the first or last character is missed."""
 RAGGED = 3.0
 """Line heights by which a line may begin after the others of its block and is still taken to begin with them."""
+TILT = 5.0
+"""Degrees off upright or lying from which on a line is oblique: detectors miss such lines, or find them in part."""
+SURE = 0.8
+"""Score of a reading that is no anatomy."""
 NEIGHBOURHOOD = 1.5
 """Line heights around redacted text within which a token of one or two characters is part of that text."""
 
@@ -117,6 +121,11 @@ def is_marker(line: Line) -> bool:
     """Whether the line is nothing but words of laterality or positioning, surely read."""
     words = re.split(r"[\s.,:()\[\]]+", line.text.upper().strip(" .,:()[]"))
     return line.score >= MIN_SCORE and all(word in MARKERS for word in words)
+
+
+def is_oblique(line: Line) -> bool:
+    """Whether the line is text, surely read, that runs neither upright nor at right angles."""
+    return line.tilt >= TILT and line.score >= SURE and alphanumerics(line.text) > MIN_ALPHANUMERICS
 
 
 def is_line_shaped(line: Line, shape: tuple[int, int]) -> bool:

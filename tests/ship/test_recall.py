@@ -53,11 +53,15 @@ def test_readable_lines_of_every_script_and_turn_go(rotation: int, script: Scrip
     assert missed(case) == []
 
 
-def test_a_readable_oblique_line_goes_though_not_every_one_does() -> None:
+def test_oblique_text_of_which_a_part_may_be_missed_is_for_a_person_to_look_at() -> None:
     case = burn(3, [Block("bottom left", 20, 150, "opencv:sans", "latin", 15, 2)], size=640)
     ys, xs = np.nonzero(case.strokes[0].mask)
     assert np.polyfit(xs, ys, 1)[0] == pytest.approx(-np.tan(np.deg2rad(15)), abs=0.05)
-    assert missed(case) == []
+    with pytest.raises(redaction.Doubtful) as doubt:
+        redaction.redact_text(case.pixels, NOBODY, max_share=1.0)
+    assert doubt.value.why == "oblique-text"
+    covered = px.mask(case.pixels, doubt.value.boxes)
+    assert all(benchmark.found(stroke, covered) for stroke in case.strokes)
 
 
 def test_dark_text_on_bright_plates_goes() -> None:

@@ -83,3 +83,11 @@ def test_a_line_that_begins_a_little_after_its_block_is_taken_to_begin_with_it_u
     assert text.starts([*rows, short], SHAPE, [Box(20, 130, 30, 140)]) == []
     assert text.starts([rows[1], short], SHAPE) == []  # one line alone is no block: it may be ragged
     assert text.starts([*rows, line("id", Box(90, 126, 180, 146))], SHAPE) == []  # that is an indentation
+
+
+def test_a_line_is_oblique_when_it_is_surely_read_and_off_by_more_than_detectors_are() -> None:
+    box = Box(10, 10, 210, 60)
+    assert text.is_oblique(Line(box, "Doe Jane", 0.9, "v4", 12.0))
+    assert not text.is_oblique(Line(box, "Doe Jane", 0.9, "v4", 4.1))
+    assert not text.is_oblique(Line(box, "Doe Jane", 0.7, "v4", 12.0))
+    assert not text.is_oblique(Line(box, "IIR", 0.9, "v4", 12.0))
