@@ -161,6 +161,7 @@ def test_text_that_is_announced_and_not_found_stays() -> None:
         ("engine-failed", Reason.TEXT_ENGINE),
         ("too-much-text", Reason.TOO_MUCH_TEXT),
         ("engines-disagree", Reason.ENGINES_DISAGREE),
+        ("oblique-text", Reason.OBLIQUE),
         ("still-read", Reason.NOT_VERIFIED),
     ],
 )
