@@ -27,6 +27,8 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -118,6 +120,24 @@ def test_grey_images_of_every_depth_are_filled_at_native_depth_and_the_rest_is_b
     assert np.array_equal(result[~covered], source[~covered])
     assert (target.BitsStored, target.HighBit, target.BitsAllocated) == (stored, stored - 1, 8 * source.itemsize)
     assert px.proven(source, result, BOXES)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("stored", [8, 10, 12, 16])
+@pytest.mark.parametrize("deviation", [0, 2])
+def test_what_dcmtk_compressed_by_jpeg_ls_is_decoded(stored: int, deviation: int, tmp_path: Path, dcmtk: None) -> None:
+    source = noise(stored)
+    plain, coded = tmp_path / "plain.dcm", tmp_path / "coded.dcm"
+    plain.write_bytes(written(dicom(source, stored)))
+    how = ["--encode-nearlossless", "--max-deviation", str(deviation)] if deviation else ["--encode-lossless"]
+    subprocess.run(["dcmcjpls", *how, plain, coded], check=True, timeout=60, capture_output=True)
+    dataset = dcmread(coded)
+    assert dataset.file_meta.TransferSyntaxUID == (JPEGLSNearLossless if deviation else JPEGLSLossless)
+    decoded = px.decode_dicom(dataset, LIMIT)
+    assert decoded.dtype == source.dtype
+    difference = np.abs(decoded.astype(int) - source.astype(int))
+    assert difference.max() <= deviation
+    assert bool(difference.any()) == (deviation > 0)
 
 
 def test_signed_pixels_keep_their_sign() -> None:
