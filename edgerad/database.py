@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,15 +134,20 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def insert(session: Session, table: type[Record]) -> SqliteInsert | PostgresInsert:
     """Return the dialect's INSERT, which knows ON CONFLICT."""
-    name = session.get_bind().dialect.name
-    return sqlite.insert(table) if name == "sqlite" else postgresql.insert(table)
+    return _insert(session.get_bind().dialect.name, table)
 
 
-def insert_new(session: Session, table: type[Record], rows: list[dict[str, Any]], returning: str) -> set[Any]:
-    """Insert the rows that are not there yet; return the values of column `returning` of those that were inserted."""
-    if not rows:
-        return set()
-    # The statement of a single row is compiled once and kept by SQLAlchemy, that of a list is compiled every time.
-    values = insert(session, table).values(rows[0] if len(rows) == 1 else rows)
-    statement = values.on_conflict_do_nothing()
-    return set(session.execute(statement.returning(table.__table__.c[returning])).scalars())
+def insert_new(session: Session, table: type[Record], rows: list[dict[str, Any]]) -> None:
+    """Insert the rows that are not there yet, by one statement run for all of them; all have the same columns."""
+    if rows:
+        session.connection().execute(_insert_new(session.get_bind().dialect.name, table), rows)
+
+
+def _insert(dialect: str, table: type[Record]) -> SqliteInsert | PostgresInsert:
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
+@cache
+def _insert_new(dialect: str, table: type[Record]) -> SqliteInsert | PostgresInsert:
+    # Kept, so that it is compiled once.
+    return _insert(dialect, table).on_conflict_do_nothing()

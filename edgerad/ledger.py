@@ -7,15 +7,13 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Insert, bindparam, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from edgerad import ids
-from edgerad.database import Database, insert
+from edgerad.database import Database, insert, insert_new
 from edgerad.events import AssessedEvent
 from edgerad.records import (
     Alert,
@@ -26,7 +24,6 @@ from edgerad.records import (
     DeadLetter,
     Image,
     Outbox,
-    Record,
     Rollout,
     Shipment,
     now,
@@ -115,7 +112,7 @@ def register(database: Database, images: Sequence[NewImage]) -> dict[str, str]:
     if not rows:
         return {}
     with database.write() as session:
-        add_all(session, Image, list(rows.values()))
+        insert_new(session, Image, list(rows.values()))
         query = select(Image.image_id, Image.state).where(Image.image_id.in_(rows))
         return {row.image_id: row.state for row in session.execute(query)}
 
@@ -174,8 +171,8 @@ def _assess(session: Session, batch: Sequence[Scored], policy: ShipPolicy, topic
     session.connection().execute(update(Image).where(Image.image_id == bindparam("identity")), ends)
     rows = {ids.assessment_id(scored.image_id, scored.model_digest): scored for scored in batch}
     rows = _new(session, Assessment.assessment_id, rows)
-    add_all(session, Assessment, [_assessment(assessment, scored, at) for assessment, scored in rows.items()])
-    add_all(session, Outbox, [_event(assessment, scored, at, topic) for assessment, scored in rows.items()])
+    insert_new(session, Assessment, [_assessment(assessment, scored, at) for assessment, scored in rows.items()])
+    insert_new(session, Outbox, [_event(assessment, scored, at, topic) for assessment, scored in rows.items()])
     alerts: list[dict[str, Any]] = []
     shipments: dict[str, dict[str, Any]] = {}
     for assessment, scored in rows.items():
@@ -186,11 +183,11 @@ def _assess(session: Session, batch: Sequence[Scored], policy: ShipPolicy, topic
             shipment = ids.digest("shipment", scored.image_id)
             shipments[shipment] = {"shipment_id": shipment, "why": why, "state": "queued", **about}
     shipments = _new(session, Shipment.shipment_id, shipments)
-    add_all(session, Alert, alerts)
-    add_all(
+    insert_new(session, Alert, alerts)
+    insert_new(
         session, AlertEvent, [{"alert_id": a["alert_id"], "kind": "opened", "channel": "dashboard"} for a in alerts]
     )
-    add_all(session, Shipment, list(shipments.values()))
+    insert_new(session, Shipment, list(shipments.values()))
     done.assessed += len(rows)
     done.alerts += len(alerts)
     done.shipments += len(shipments)
@@ -320,19 +317,7 @@ def write_dead_letter(
 
 def publish(session: Session, topic: str, key: str, event_id: str, payload: dict[str, Any]) -> None:
     """Put an event into the outbox, once by its `event_id`; notify/ brings it to Kafka."""
-    add_all(session, Outbox, [{"event_id": event_id, "topic": topic, "key": key, "payload": payload}])
-
-
-def add_all(session: Session, table: type[Record], rows: list[dict[str, Any]]) -> None:
-    """Insert the rows that are not there yet, by one statement run for all of them."""
-    if rows:
-        session.connection().execute(_adding(session.get_bind().dialect.name, table), rows)
-
-
-@cache
-def _adding(dialect: str, table: type[Record]) -> Insert:
-    new = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
-    return new.on_conflict_do_nothing()
+    insert_new(session, Outbox, [{"event_id": event_id, "topic": topic, "key": key, "payload": payload}])
 
 
 def reopen(session: Session, image_id: str, was: str = QUARANTINED) -> bool:

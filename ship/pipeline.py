@@ -113,7 +113,7 @@ def record(database: Database, outcome: Outcome, settings: ShipSettings, at: dat
             "output_digest": digest,
             "detail": outcome.record,
         }
-        insert_new(session, DeidRecord, [row], "deid_record_id")
+        insert_new(session, DeidRecord, [row])
         shipment.deid_record_id = identity
         shipment.next_attempt_at = None
         if isinstance(outcome, Sealed):

@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgerad import envelope, ids, keyring, ledger
-from edgerad.database import insert_new
+from edgerad.database import insert
 from edgerad.parcels import (
     INBOX,
     MAX_MANIFEST_BYTES,
@@ -266,7 +266,8 @@ def _insert(session: Session, case_id: str, key: str, manifest: ParcelManifest, 
         "manifest": manifest.model_dump(mode="json"),
         "received_at": at,
     }
-    if insert_new(session, CoreCase, [row], "case_id"):
+    new = insert(session, CoreCase).values(row).on_conflict_do_nothing().returning(CoreCase.case_id)
+    if session.execute(new).first():
         detail = {"edge_id": manifest.edge_id, "parcel_id": manifest.parcel_id, "split": row["split"]}
         ledger.audit(session, ACTOR, "case-received", case_id, detail)
     letters = select(DeadLetter).where(

@@ -71,8 +71,11 @@ def test_errors_do_not_quote_parameters(database: Database) -> None:
     shown = "".join(traceback.format_exception(caught.value))
     assert "Doe^Jane" not in shown.replace('image_id="Doe^Jane"', "")  # the traceback quotes this file's line
     with database.write() as session:
-        assert insert_new(session, ComponentStatus, [row], "component") == {"Doe^Jane"}
-        assert insert_new(session, ComponentStatus, [row], "component") == set()
+        insert_new(session, ComponentStatus, [row])
+        insert_new(session, ComponentStatus, [row | {"data": {"lag": 1}}, row | {"component": "other"}])
+    with database.read() as session:
+        query = select(ComponentStatus.component, ComponentStatus.data).order_by(ComponentStatus.component)
+        assert [tuple(found) for found in session.execute(query)] == [("Doe^Jane", {}), ("other", {})]
 
 
 def test_times_come_back_in_utc(database: Database) -> None:
