@@ -25,6 +25,7 @@ from train import evaluation_set, promote
 from train.cases import Reader, Reference, cases_of, rows_of
 from train.failure import NotTrainable
 from train.fit import FINE_TUNE, FitConfig, Progress
+from train.probes import frame_only
 from train.promote import Decision
 
 if TYPE_CHECKING:
@@ -355,7 +356,11 @@ def judge(
     """Compare two bundles on the frozen set as they would serve: LiteRT, each with its own calibration."""
     if frozen is None:
         return Decision(False, "not promoted: no evaluation set is frozen; freeze one with `edgerad evaluation freeze`")
-    decision = promote.decide(labels, _probabilities(parent, inputs), _probabilities(candidate, inputs), confidence)
+    frames = np.stack([frame_only(image[:, :, 0]) for image in inputs])[..., np.newaxis]
+    (current, current_frames), (new, new_frames) = (
+        (_probabilities(bundle, inputs), _probabilities(bundle, frames)) for bundle in (parent, candidate)
+    )
+    decision = promote.decide(labels, current, new, confidence, (current_frames, new_frames))
     which = {"version": frozen.version, "digest": frozen.digest, "cases": len(frozen.items)}
     return replace(decision, figures={**decision.figures, "evaluation_set": which})
 

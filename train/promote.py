@@ -3,7 +3,9 @@
 The rule (docs/core.md), on the frozen set, both models on the same cases:
 1. the candidate's AUROC is higher with `train.promote_confidence` (DeLong's paired test, one-sided), and
 2. its sensitivity and its specificity at probability 0.5 are each not inferior by more than 0.05, with the same
-   confidence (Bonett and Price's adjusted Wald interval for paired proportions).
+   confidence (Bonett and Price's adjusted Wald interval for paired proportions), and
+3. it has not learnt to live on frames: from images of which nothing but the frame is left its AUROC is not above 0.65
+   with the whole of its 95% interval, unless that of the model in service is as high.
 
 Labelled cases of patients that are never trained on are described beside: they are no frozen set and decide nothing.
 """
@@ -23,7 +25,7 @@ from sqlalchemy import select, text
 
 from edgerad import decisions, ledger, registry
 from edgerad.records import Model, now
-from train.evaluate import compare, evaluate
+from train.evaluate import auroc, compare, evaluate
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -37,6 +39,8 @@ OPERATING_POINT = 0.5
 """Probability from which on a case counts as positive: the middle of the triage band, as in the published figures."""
 MARGIN = 0.05
 """Largest loss of sensitivity or specificity that still counts as not inferior."""
+FRAME_LIMIT = 0.65
+"""Highest AUROC from frames alone of a model that does not live on them."""
 
 ACTOR = "core"
 REASON_LIMIT = 500
@@ -71,8 +75,17 @@ class PairedChange:
         return self.after - self.before
 
 
-def decide(labels: npt.ArrayLike, current: npt.ArrayLike, candidate: npt.ArrayLike, confidence: float) -> Decision:
-    """Apply the rule to labels 0/1 and the calibrated probabilities of both models on the same cases."""
+def decide(
+    labels: npt.ArrayLike,
+    current: npt.ArrayLike,
+    candidate: npt.ArrayLike,
+    confidence: float,
+    frames: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+) -> Decision:
+    """Apply the rule to labels 0/1 and the calibrated probabilities of both models on the same cases.
+
+    `frames` are both models' probabilities of the same cases' frames alone; without them the third part is not asked.
+    """
     truth, old, new = np.asarray(labels), np.asarray(current, float), np.asarray(candidate, float)
     positives, negatives = int((truth == 1).sum()), int((truth == 0).sum())
     needed = fewest_cases(confidence)
@@ -106,6 +119,16 @@ def decide(labels: npt.ArrayLike, current: npt.ArrayLike, candidate: npt.ArrayLi
             against.append(
                 f"{name} may be lower by {-change.low:.3f} ({change.before:.3f} to {change.after:.3f}),"
                 f" {MARGIN} is the most allowed"
+            )
+    if frames is not None:
+        of_frames = [auroc(truth, np.asarray(part, float)) for part in frames]
+        figures["frames_alone"] = {
+            name: round(found.value, 4) for name, found in zip(("current", "candidate"), of_frames, strict=True)
+        }
+        if of_frames[1].low > FRAME_LIMIT and of_frames[1].value > of_frames[0].value:
+            against.append(
+                f"it tells {of_frames[1].value:.3f} (AUROC) from frames alone, which are no evidence;"
+                f" {FRAME_LIMIT} is the most allowed"
             )
     shown = f"AUROC {comparison.current:.4f} to {comparison.candidate:.4f}"
     if against:

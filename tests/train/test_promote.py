@@ -43,6 +43,18 @@ def better(shift: float = 2.5) -> tuple[Any, Any, Any]:
 # The rule
 
 
+def test_a_candidate_that_lives_on_frames_is_not_promoted_however_good() -> None:
+    labels, old, new = better()
+    _, chance = scores(0.0, seed=3)
+    _, telling = scores(2.0, seed=4)
+    refused = decide(labels, old, new, CONFIDENCE, (chance, telling))
+    assert not refused.promoted
+    assert "from frames alone, which are no evidence; 0.65 is the most allowed" in refused.reason
+    assert refused.figures["frames_alone"]["candidate"] > 0.8
+    assert decide(labels, old, new, CONFIDENCE, (chance, chance)).promoted
+    assert decide(labels, old, new, CONFIDENCE, (telling, telling)).promoted, "the one in service is as bad"
+
+
 def test_a_candidate_that_is_better_with_confidence_is_promoted_with_its_figures() -> None:
     labels, old, new = better()
     decision = decide(labels, old, new, CONFIDENCE)
