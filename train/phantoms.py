@@ -1,18 +1,18 @@
-"""Labelled synthetic radiographs as training and test cases, drawn on two threads."""
+"""Labelled synthetic radiographs as training and test cases, drawn by a process on every core."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from edgerad.phantom import PhantomSpec, random_spec, render
-from train.dataset import LABELS, LESION_SIDE, Cases, make_cases
+from train.dataset import LABELS, LESION_SIDE, Cases, grid_of
 
 TRAIN_SEED, TEST_SEED, GOLDEN_SEED = 7_001, 7_002, 7_003
 BURNED_IN_SHARE = 0.3
@@ -39,18 +39,20 @@ def phantom_specs(
 
 def phantom_cases(specs: Sequence[PhantomSpec]) -> Cases:
     """Draw the specs; the source of a case is `phantom/<scanner>`, its group the fake patient; lesions are known."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        drawn = list(pool.map(_draw, specs))
-    cases = make_cases(
-        [
-            (pixels, LABELS[spec.label], f"phantom-{spec.patient}", f"phantom/{spec.scanner}")
-            for spec, (pixels, _) in zip(specs, drawn, strict=True)
-        ]
+    # Most of the drawing is Python, so threads would wait for each other; spawned, for TensorFlow may be loaded here.
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(specs)), mp_context=get_context("spawn")) as pool:
+        drawn = list(pool.map(_draw, specs, chunksize=4))
+    return Cases(
+        np.stack([grid for grid, _ in drawn]),
+        np.array([LABELS[spec.label] for spec in specs], np.int8),
+        tuple(f"phantom-{spec.patient}" for spec in specs),
+        tuple(f"phantom/{spec.scanner}" for spec in specs),
+        np.stack([lesion for _, lesion in drawn]),
     )
-    return replace(cases, lesions=np.stack([lesion for _, lesion in drawn]))
 
 
-def _draw(spec: PhantomSpec) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
+def _draw(spec: PhantomSpec) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     phantom = render(spec)
     lesion = phantom.mask.astype(np.uint8) * 255
-    return phantom.pixels, cv2.resize(lesion, (LESION_SIDE, LESION_SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    small = cv2.resize(lesion, (LESION_SIDE, LESION_SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    return grid_of(phantom.pixels), small
