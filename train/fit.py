@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +57,9 @@ FINE_TUNE = FitConfig(
 )
 
 
+PER_EPOCH = ("losses", "seconds", "cpu_seconds")
+
+
 @dataclass
 class Progress:
     """State after an epoch: all that a resumed training needs besides the model's code and the configuration."""
@@ -66,10 +69,13 @@ class Progress:
     average: Weights
     optimizer: list[npt.NDArray[Any]]
     losses: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # each epoch took, in this and in earlier processes
+    cpu_seconds: list[float] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         """Write to one .npz file without pickles."""
-        arrays: dict[str, npt.NDArray[Any]] = {"epoch": np.array(self.epoch), "losses": np.array(self.losses)}
+        arrays: dict[str, npt.NDArray[Any]] = {"epoch": np.array(self.epoch)}
+        arrays |= {name: np.array(getattr(self, name)) for name in PER_EPOCH}
         for name in ("weights", "average", "optimizer"):
             arrays |= {f"{name}/{index:04d}": value for index, value in enumerate(getattr(self, name))}
         with path.open("wb") as file:
@@ -83,7 +89,9 @@ class Progress:
                 name: [archive[key] for key in sorted(archive.files) if key.startswith(f"{name}/")]
                 for name in ("weights", "average", "optimizer")
             }
-            return cls(int(archive["epoch"]), losses=[float(loss) for loss in archive["losses"]], **parts)
+            # The times are missing in what an older version wrote.
+            figures = ([float(value) for value in archive[name]] if name in archive else [] for name in PER_EPOCH)
+            return cls(int(archive["epoch"]), parts["weights"], parts["average"], parts["optimizer"], *figures)
 
 
 @dataclass(frozen=True)
@@ -125,25 +133,28 @@ def fit(
                 variable.assign(value)
     step = _make_step(view, optimizer, config, strategy)
     average = [value.copy() for value in (start.average if start is not None else model.get_weights())]
-    losses = list(start.losses) if start is not None else []
+    losses, seconds, cpu_seconds = ([*getattr(start, name, ())] for name in PER_EPOCH)
     count = start.epoch * steps_per_epoch if start is not None else 0
 
     def progress() -> Progress:
         state = [tf.convert_to_tensor(variable.value).numpy() for variable in optimizer.variables]
-        return Progress(len(losses), model.get_weights(), [value.copy() for value in average], state, list(losses))
+        kept = [value.copy() for value in average]
+        return Progress(len(losses), model.get_weights(), kept, state, [*losses], [*seconds], [*cpu_seconds])
 
     for epoch in range(len(losses), config.epochs):
-        began, total = perf_counter(), 0.0
+        began, cpu, total = perf_counter(), process_time(), 0.0
         for batch in batches(epoch, steps_per_epoch):
             parts = (batch.images, batch.labels, batch.weights, batch.lesions)
             total += float(step(*(tf.constant(part) for part in parts)))
             count += 1
             _average(average, model.get_weights(), min(config.ema_decay, (1 + count) / (10 + count)))
         losses.append(total / steps_per_epoch)
+        seconds.append(perf_counter() - began)
+        cpu_seconds.append(process_time() - cpu)
         if not np.isfinite(losses[-1]):
             raise FloatingPointError(f"the loss of epoch {epoch + 1} is {losses[-1]}: lower the learning rate")
         if on_epoch is not None:
-            on_epoch(EpochReport(epoch + 1, config.epochs, losses[-1], perf_counter() - began, progress))
+            on_epoch(EpochReport(epoch + 1, config.epochs, losses[-1], seconds[-1], progress))
     final = progress()
     model.set_weights(average)
     return final

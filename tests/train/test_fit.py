@@ -44,10 +44,12 @@ def test_state_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     weights = [rng.standard_normal((3, 2)).astype(np.float32) for _ in range(12)]
     state = Progress(2, weights, [2 * value for value in weights], [np.array(7), np.ones(2, np.float32)], [0.5, 0.25])
+    state.seconds, state.cpu_seconds = [3.0, 2.5], [5.0, 4.5]
     path = tmp_path / "state.npz"
     state.save(path)
     loaded = Progress.load(path)
     assert (loaded.epoch, loaded.losses) == (2, [0.5, 0.25])
+    assert (loaded.seconds, loaded.cpu_seconds) == ([3.0, 2.5], [5.0, 4.5])
     for name in ("weights", "average", "optimizer"):
         kept, read = getattr(state, name), getattr(loaded, name)
         assert len(kept) == len(read)
