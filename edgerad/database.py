@@ -137,10 +137,14 @@ def insert(session: Session, table: type[Record]) -> SqliteInsert | PostgresInse
     return _insert(session.get_bind().dialect.name, table)
 
 
-def insert_new(session: Session, table: type[Record], rows: list[dict[str, Any]]) -> None:
-    """Insert the rows that are not there yet, by one statement run for all of them; all have the same columns."""
-    if rows:
-        session.connection().execute(_insert_new(session.get_bind().dialect.name, table), rows)
+def insert_new(session: Session, table: type[Record], rows: list[dict[str, Any]]) -> int:
+    """Insert the rows that are not there yet, by one statement run for all of them; return how many were inserted.
+
+    All rows have the same columns.
+    """
+    if not rows:
+        return 0
+    return session.connection().execute(_insert_new(session.get_bind().dialect.name, table), rows).rowcount
 
 
 def _insert(dialect: str, table: type[Record]) -> SqliteInsert | PostgresInsert:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, select, text, update
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import BindParameter, Select, bindparam, select, text, update
+from sqlalchemy.orm import Session
 
 from edgerad import ids
 from edgerad.database import Database, insert, insert_new
@@ -33,6 +33,15 @@ from edgerad.scoring import Outcome, Refused, Scored
 Row = TypeVar("Row")
 PENDING, ASSESSED, QUARANTINED, DELETED = "pending", "assessed", "quarantined", "deleted"
 DETAIL_LIMIT = 512
+
+# What every batch asks and writes. Kept, so that each is built and compiled once: that costs more than running it.
+IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+STATES = select(Image.image_id, Image.state).where(Image.image_id.in_(IDS))
+# Locked, so that two actors with the same image after a rebalance decide one after the other.
+STILL_PENDING = select(Image.image_id).where(Image.image_id.in_(IDS), Image.state == PENDING).with_for_update()
+KNOWN_ASSESSMENTS = select(Assessment.assessment_id).where(Assessment.assessment_id.in_(IDS))
+KNOWN_SHIPMENTS = select(Shipment.shipment_id).where(Shipment.shipment_id.in_(IDS))
+END = update(Image).where(Image.image_id == bindparam("identity"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +121,19 @@ def register(database: Database, images: Sequence[NewImage]) -> dict[str, str]:
     if not rows:
         return {}
     with database.write() as session:
-        insert_new(session, Image, list(rows.values()))
-        query = select(Image.image_id, Image.state).where(Image.image_id.in_(rows))
-        return {row.image_id: row.state for row in session.execute(query)}
+        if insert_new(session, Image, list(rows.values())) == len(rows):
+            return dict.fromkeys(rows, PENDING)
+        return _states(session, rows)
 
 
 def states(database: Database, image_ids: Iterable[str]) -> dict[str, str]:
     """Return the states of those images that are registered."""
     with database.read() as session:
-        query = select(Image.image_id, Image.state).where(Image.image_id.in_(list(image_ids)))
-        return {row.image_id: row.state for row in session.execute(query)}
+        return _states(session, image_ids)
+
+
+def _states(session: Session, image_ids: Iterable[str]) -> dict[str, str]:
+    return {row.image_id: row.state for row in session.connection().execute(STATES, {"ids": list(image_ids)})}
 
 
 def record(
@@ -141,11 +153,7 @@ def record(
     """
     done = Recorded()
     with database.write() as session:
-        query = select(Image.image_id).where(
-            Image.image_id.in_([outcome.image_id for outcome in outcomes]), Image.state == PENDING
-        )
-        # Locked, so that two actors with the same image after a rebalance decide one after the other.
-        pending = set(session.execute(query.with_for_update()).scalars())
+        pending = _found(session, STILL_PENDING, [outcome.image_id for outcome in outcomes])
         scored: list[Scored] = []
         for outcome in outcomes:
             if outcome.image_id not in pending:
@@ -168,9 +176,9 @@ def _assess(session: Session, batch: Sequence[Scored], policy: ShipPolicy, topic
         {"identity": scored.image_id, "state": ASSESSED, "reason": None, "finished_at": at, "header": scored.header}
         for scored in batch
     ]
-    session.connection().execute(update(Image).where(Image.image_id == bindparam("identity")), ends)
+    session.connection().execute(END, ends)
     rows = {ids.assessment_id(scored.image_id, scored.model_digest): scored for scored in batch}
-    rows = _new(session, Assessment.assessment_id, rows)
+    rows = _new(session, KNOWN_ASSESSMENTS, rows)
     insert_new(session, Assessment, [_assessment(assessment, scored, at) for assessment, scored in rows.items()])
     insert_new(session, Outbox, [_event(assessment, scored, at, topic) for assessment, scored in rows.items()])
     alerts: list[dict[str, Any]] = []
@@ -182,7 +190,7 @@ def _assess(session: Session, batch: Sequence[Scored], policy: ShipPolicy, topic
         if why := policy.why(scored.image_id, scored.triage):
             shipment = ids.digest("shipment", scored.image_id)
             shipments[shipment] = {"shipment_id": shipment, "why": why, "state": "queued", **about}
-    shipments = _new(session, Shipment.shipment_id, shipments)
+    shipments = _new(session, KNOWN_SHIPMENTS, shipments)
     insert_new(session, Alert, alerts)
     insert_new(
         session, AlertEvent, [{"alert_id": a["alert_id"], "kind": "opened", "channel": "dashboard"} for a in alerts]
@@ -193,12 +201,16 @@ def _assess(session: Session, batch: Sequence[Scored], policy: ShipPolicy, topic
     done.shipments += len(shipments)
 
 
-def _new(session: Session, identity: InstrumentedAttribute[str], rows: dict[str, Row]) -> dict[str, Row]:
+def _new(session: Session, known: Select[str], rows: dict[str, Row]) -> dict[str, Row]:
     """Return the rows whose ids are not in the table yet; what they are about is locked by the caller."""
     if not rows:
         return rows
-    known = set(session.execute(select(identity).where(identity.in_(rows))).scalars())
-    return {key: row for key, row in rows.items() if key not in known}
+    there = _found(session, known, rows)
+    return {key: row for key, row in rows.items() if key not in there}
+
+
+def _found(session: Session, statement: Select[str], wanted: Iterable[str]) -> set[str]:
+    return set(session.connection().execute(statement, {"ids": list(wanted)}).scalars())
 
 
 def _assessment(identity: str, scored: Scored, at: datetime) -> dict[str, Any]:
