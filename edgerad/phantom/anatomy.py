@@ -238,14 +238,17 @@ def vessels(chest: Chest, side: int, rng: np.random.Generator, fullness: float =
     """Return the branches of a lung's vascular tree, thick ones last: axis and width of each."""
     hilum = np.array([0.11 + 0.02 * (side > 0), 0.43 if side < 0 else 0.40])
     w = chest.half_width
-    branches: list[tuple[Points, float]] = []
+    paths: list[list[tuple[float, float]]] = []
+    widths: list[float] = []
 
-    def grow(start: Points, heading: float, width: float, length: float, order: int) -> None:
-        points = [start]
+    def grow(start: tuple[float, float], heading: float, width: float, length: float, order: int) -> None:
+        points, (u, v) = [start], start
         for _ in range(5):
             heading += rng.normal(0, 0.13)
-            points.append(points[-1] + length / 5 * np.array([np.cos(heading), np.sin(heading)]))
-        branches.append((mirrored(side, smooth(np.array(points), steps=3)), width))
+            u, v = u + length / 5 * np.cos(heading), v + length / 5 * np.sin(heading)
+            points.append((u, v))
+        paths.append(points)
+        widths.append(width)
         if order < 4 and width > 0.0022:
             for turn in (rng.uniform(0.15, 0.5), -rng.uniform(0.15, 0.5)):
                 grow(
@@ -262,6 +265,7 @@ def vessels(chest: Chest, side: int, rng: np.random.Generator, fullness: float =
     for heading in np.linspace(-1.45, 1.35, 9):
         reach = w * (0.30 if abs(heading) < 0.9 else 0.34)
         lower = 0.004 * (heading > 0)
-        origin = hilum + np.array([rng.normal(0, 0.015), 0.07 * heading / 1.4 + rng.normal(0, 0.012)])
-        grow(origin, heading + rng.normal(0, 0.08), (0.011 + lower) * fullness, reach, 0)
-    return sorted(branches, key=lambda branch: branch[1])
+        u, v = hilum + np.array([rng.normal(0, 0.015), 0.07 * heading / 1.4 + rng.normal(0, 0.012)])
+        grow((u, v), heading + rng.normal(0, 0.08), (0.011 + lower) * fullness, reach, 0)
+    curves = mirrored(side, smooth(paths, steps=3))  # of more than a hundred branches at once: one alone costs as much
+    return sorted(zip(curves, widths, strict=True), key=lambda branch: branch[1])

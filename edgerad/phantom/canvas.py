@@ -18,19 +18,20 @@ _SHIFT = 4  # OpenCV draws with 1/16 pixel precision
 
 
 def smooth(points: ArrayLike, closed: bool = False, steps: int = 8) -> Points:
-    """Return a Catmull-Rom curve through the points [n, 2], `steps` points a section."""
+    """Return Catmull-Rom curves through the points [..., n, 2], `steps` points a section."""
     knots = np.asarray(points, np.float64)
-    padded = np.vstack([knots[-1:], knots, knots[:2]]) if closed else np.vstack([knots[:1], knots, knots[-1:]])
-    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
-    before, start, end, after = (padded[i : len(padded) - 3 + i, None, :] for i in range(4))
+    first, last = knots[..., :1, :], knots[..., -1:, :]
+    padded = np.concatenate([last, knots, knots[..., :2, :]] if closed else [first, knots, last], axis=-2)
+    t = np.linspace(0, 1, steps, endpoint=False)[:, None]
+    before, start, end, after = (padded[..., i : padded.shape[-2] - 3 + i, None, :] for i in range(4))
     curve = 0.5 * (
         2 * start
         + (end - before) * t
         + (2 * before - 5 * start + 4 * end - after) * t**2
         + (3 * start - before - 3 * end + after) * t**3
     )
-    flat: Points = curve.reshape(-1, 2)
-    return flat if closed else np.vstack([flat, knots[-1:]])
+    flat: Points = curve.reshape(*knots.shape[:-2], -1, 2)
+    return flat if closed else np.concatenate([flat, last], axis=-2)
 
 
 def tube(center: Points, half_width: ArrayLike) -> Points:

@@ -130,7 +130,7 @@ def _add_vessels(absorbed: Floats, chest: Chest, canvas: Canvas, weight: Floats,
     fullness = rng.uniform(0.8, 1.15)
     for side in (-1, 1):
         for axis, width in anatomy.vessels(chest, side, rng, fullness):
-            canvas.stroke(layer, axis, width, int(np.clip(30 + width * 19000, 40, 240)))
+            canvas.stroke(layer, axis, width, int(min(max(30 + width * 19000, 40), 240)))
     absorbed += np.float32(19) * canvas.soften(layer, 0.003) * weight
 
 
