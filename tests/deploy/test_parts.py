@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +17,7 @@ from deploy.ceph import Ceph, client, set_notification
 from deploy.kafka import Kafka
 from deploy.need import PARTS, missing
 from deploy.postgres import Postgres
-from tests.conftest import need
+from tests.conftest import ROOT, need
 
 pytestmark = pytest.mark.real
 
@@ -126,3 +128,9 @@ def test_only_own_programs_are_ended(tmp_path: Path) -> None:
     assert process.pid_of(tmp_path, "never-started") is None
     assert process.pid_of(tmp_path, "other") is None
     os.kill(os.getpid(), 0)
+
+
+def test_parts_are_brought_by_a_python_without_any_package() -> None:
+    """`make check` brings them while it installs the packages."""
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import deploy.install"
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, timeout=60)
