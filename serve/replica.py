@@ -7,25 +7,32 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from edgerad.scoring import Outcome, Refused, Scored, ScoreRequest
 from edgerad.store import ObjectGone, ObjectTooLarge, StoreUnavailable
 from serve.reasons import Unreadable
-from serve.score import ImageScore, Prepared, Scorer
+from serve.score import ImageScore, Scorer
 
 Fetch = Callable[[ScoreRequest], bytes]
+Result = TypeVar("Result")
 NICENESS = 5
 """Of the threads that compute (Linux keeps it by thread): when images wait, the cores are theirs but for what must not
 wait, as the transactions that end their work, Serve's health checks and another replica's start."""
 
 
 class Replica:
-    """Scores batches with the model in service; calls may overlap: one decodes while another is in the network."""
+    """Scores batches with the model in service; calls may overlap: one image is fetched while another is computed."""
 
     def __init__(self, fetch: Fetch, threads: int) -> None:
-        """Keep how to fetch an object; `threads` fetch and decode at a time."""
+        """Keep how to fetch an object; `threads` images are computed at a time, and as many more are fetched ahead.
+
+        A fetch leaves its processor idle while the store answers; more than a thread a core that compute would take
+        turns on it and on Python's lock.
+        """
         self._fetch = fetch
-        self._pool = ThreadPoolExecutor(threads, "decode", os.nice, (NICENESS,))
+        self._pool = ThreadPoolExecutor(2 * threads, "image", os.nice, (NICENESS,))
+        self._computing = threading.Semaphore(threads)
         self._network = threading.Lock()
         self._scorer: Scorer | None = None
 
@@ -45,26 +52,40 @@ class Replica:
             msg = "no model is in service in this replica"
             raise RuntimeError(msg)
         started = time.perf_counter()
-        prepared = list(self._pool.map(lambda request: self._prepare(scorer, request), requests))
-        ready = [item for item in prepared if not isinstance(item, Refused)]
-        with self._network:
-            results = iter(scorer.score_prepared(ready))
+        if scorer.runtime.whole_batches:
+            results = self._batch(scorer, requests)
+        else:
+            results = self._each(requests, lambda data: scorer.score_bytes([data])[0])
         seconds = (time.perf_counter() - started) / max(len(requests), 1)
         return [
-            item if isinstance(item, Refused) else _outcome(request.image_id, next(results), seconds)
-            for request, item in zip(requests, prepared, strict=True)
+            result if isinstance(result, Refused) else _outcome(request.image_id, result, seconds)
+            for request, result in zip(requests, results, strict=True)
         ]
 
-    def _prepare(self, scorer: Scorer, request: ScoreRequest) -> Prepared | Unreadable | Refused:
-        try:
-            data = self._fetch(request)
-        except ObjectGone:
-            return Refused(request.image_id, "object-gone", "the object is no longer in the store")
-        except ObjectTooLarge:
-            return Refused(request.image_id, "too-large", "more bytes than serve.max_object_bytes")
-        except StoreUnavailable:
-            return Refused(request.image_id, "store-unavailable", "the object store does not answer", retryable=True)
-        return scorer.prepare(data)
+    def _batch(self, scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[ImageScore | Unreadable | Refused]:
+        prepared = self._each(requests, scorer.prepare)
+        with self._network:
+            scored = iter(scorer.score_prepared([item for item in prepared if not isinstance(item, Refused)]))
+        return [item if isinstance(item, Refused) else next(scored) for item in prepared]
+
+    def _each(self, requests: Sequence[ScoreRequest], compute: Callable[[bytes], Result]) -> list[Result | Refused]:
+        """Fetch objects and compute something of each; one that cannot be fetched is refused."""
+
+        def work(request: ScoreRequest) -> Result | Refused:
+            try:
+                data = self._fetch(request)
+            except ObjectGone:
+                return Refused(request.image_id, "object-gone", "the object is no longer in the store")
+            except ObjectTooLarge:
+                return Refused(request.image_id, "too-large", "more bytes than serve.max_object_bytes")
+            except StoreUnavailable:
+                return Refused(
+                    request.image_id, "store-unavailable", "the object store does not answer", retryable=True
+                )
+            with self._computing:
+                return compute(data)
+
+        return list(self._pool.map(work, requests))
 
 
 def _outcome(image_id: str, result: ImageScore | Unreadable, seconds: float) -> Outcome:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -30,16 +31,22 @@ FEATURES_LAYER, LOGIT_LAYER = "head_relu", "logit"
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """What a runtime may use: CPU threads, and the batch sizes that a GPU runtime compiles in advance."""
+    """What a runtime may use: CPU threads of a call, calls at a time, batch sizes that a GPU runtime compiles ahead."""
 
     threads: int = 1
+    parallel: int = 1
     warm_batches: tuple[int, ...] = (1, 16)
 
 
 class Runtime(Protocol):
-    """Runs the network; not safe for concurrent calls of one object."""
+    """Runs the network.
+
+    `whole_batches` tells that a batch is faster than its images one by one; such a runtime takes one call at a time,
+    another one `parallel` calls.
+    """
 
     name: str
+    whole_batches: bool
 
     def predict(self, batch: Batch) -> Logits:
         """Return logits [n] of model inputs [n, size, size, 1] in 0..255; n may be 0."""
@@ -51,23 +58,30 @@ class Runtime(Protocol):
 
 
 class LiteRtRuntime:
-    """LiteRT with its XNNPACK kernels, one image at a time: batches are no faster on a CPU."""
+    """LiteRT with its XNNPACK kernels, one image at a time: batches are no faster on a CPU.
+
+    An interpreter takes one call at a time, so there is one for each (24 MB).
+    """
 
     name = "litert"
+    whole_batches = False
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        # The content is kept: the interpreter reads from this buffer.
+        # The content is kept: the interpreters read from this buffer.
         self._content = bundle.read("model.tflite")
-        try:
-            self._interpreter = Interpreter(model_content=self._content, num_threads=options.threads)
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise BundleError(f"bundle {bundle.digest[:12]}: LiteRT cannot load model.tflite ({error})") from None
-        detail = self._interpreter.get_input_details()[0]
+        self._free: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(options.parallel):
+            try:
+                interpreter = Interpreter(model_content=self._content, num_threads=options.threads)
+                interpreter.allocate_tensors()
+            except (ValueError, RuntimeError) as error:
+                raise BundleError(f"bundle {bundle.digest[:12]}: LiteRT cannot load model.tflite ({error})") from None
+            self._free.put(interpreter)
+        detail = interpreter.get_input_details()[0]
         self._input = detail["index"]
-        outputs = {len(output["shape"]): output for output in self._interpreter.get_output_details()}
+        outputs = {len(output["shape"]): output for output in interpreter.get_output_details()}
         if set(outputs) != {2, 3}:
             raise BundleError(f"bundle {bundle.digest[:12]}: model.tflite has no logit or no map; export it again")
         self._logit, self._map = outputs[2]["index"], outputs[3]["index"]
@@ -91,12 +105,16 @@ class LiteRtRuntime:
     def _run(self, batch: Batch, maps: Maps | None) -> Logits:
         _check_batch(batch, self._shape[1])
         logits = np.empty(len(batch), np.float32)
-        for index, image in enumerate(batch):
-            self._interpreter.set_tensor(self._input, image[np.newaxis].astype(np.float32))
-            self._interpreter.invoke()
-            logits[index] = self._interpreter.get_tensor(self._logit)[0, 0]
-            if maps is not None:
-                maps[index] = self._interpreter.get_tensor(self._map)[0]
+        interpreter = self._free.get()
+        try:
+            for index, image in enumerate(batch):
+                interpreter.set_tensor(self._input, image[np.newaxis].astype(np.float32))
+                interpreter.invoke()
+                logits[index] = interpreter.get_tensor(self._logit)[0, 0]
+                if maps is not None:
+                    maps[index] = interpreter.get_tensor(self._map)[0]
+        finally:
+            self._free.put(interpreter)
         return logits
 
 
@@ -104,6 +122,7 @@ class TensorFlowRuntime:
     """TensorFlow: whole batches, compiled and warmed up; GPU memory grows as needed, so that replicas can share one."""
 
     name = "tensorflow"
+    whole_batches = True
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions) -> None:
         import tensorflow as tf

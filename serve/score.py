@@ -52,7 +52,7 @@ class Prepared:
 
 
 class Scorer:
-    """Scores batches with one bundle on one runtime; not safe for concurrent calls of one object."""
+    """Scores batches with one bundle on one runtime, in as many calls at a time as the runtime takes."""
 
     def __init__(
         self,

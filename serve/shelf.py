@@ -60,7 +60,7 @@ class Shelf:
             self.path(digest),
             trusted_keys=self.trusted_keys(),
             runtime=runtime,
-            options=RuntimeOptions(threads=tuning.threads),
+            options=RuntimeOptions(threads=tuning.threads, parallel=tuning.decode_threads),
             limits=Limits(max_pixels=tuning.max_pixels, max_bytes=tuning.max_object_bytes),
             view_threshold=tuning.view_threshold,
         )

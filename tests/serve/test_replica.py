@@ -67,6 +67,55 @@ def test_each_request_gets_its_own_outcome(scorer: Scorer) -> None:
     assert dicom.header["Modality"] in {"CR", "DX"}
 
 
+class Whole:
+    """A runtime that takes whole batches, as one on a GPU."""
+
+    name, whole_batches = "whole", True
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.runtime, self.sizes = scorer.runtime, list[int]()
+
+    def explain(self, batch):  # type: ignore[no-untyped-def]
+        self.sizes.append(len(batch))
+        return self.runtime.explain(batch)
+
+
+def test_a_runtime_for_whole_batches_gets_all_that_could_be_read_at_once(scorer: Scorer) -> None:
+    runtime = Whole(scorer)
+    replica, one_by_one = Replica(fetch, 2), Replica(fetch, 2)
+    replica.swap(Scorer(scorer.bundle, runtime))  # type: ignore[arg-type]
+    one_by_one.swap(scorer)
+    keys = requests(["jpeg", "gone", "dicom", "cut", "jpeg"])
+    ours, theirs = replica.score(keys), one_by_one.score(keys)
+    assert runtime.sizes == [3]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert type(mine) is type(other)
+        if isinstance(mine, Scored) and isinstance(other, Scored):
+            assert (mine.image_id, mine.triage) == (other.image_id, other.triage)
+            assert mine.probability == pytest.approx(other.probability, abs=1e-6)
+
+
+def test_an_image_is_computed_while_others_are_fetched(scorer: Scorer) -> None:
+    arrived = threading.Event()
+
+    def slow_first(request: ScoreRequest) -> bytes:
+        if request.image_id.startswith("0"):
+            assert arrived.wait(20)
+        return GOOD
+
+    class Watched(Scorer):
+        """Lets the first image come once another was computed."""
+
+        def score_prepared(self, prepared):  # type: ignore[no-untyped-def]
+            results = super().score_prepared(prepared)
+            arrived.set()
+            return results
+
+    replica = Replica(slow_first, 1)
+    replica.swap(Watched(scorer.bundle, scorer.runtime))
+    assert all(isinstance(outcome, Scored) for outcome in replica.score(requests(["jpeg", "jpeg"])))
+
+
 def test_an_empty_batch_is_fine(scorer: Scorer) -> None:
     replica = Replica(fetch, 1)
     replica.swap(scorer)

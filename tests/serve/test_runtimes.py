@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ def test_a_batch_gives_what_single_images_give(scorer: Scorer) -> None:
     assert len(set(single)) == 3
     assert scorer.runtime.predict(batch[:0]).shape == (0,)
     np.testing.assert_allclose(scorer.runtime.predict(batch.astype(np.float32)), whole, atol=1e-5)
+
+
+def test_calls_at_a_time_do_not_mix_their_images(scorer: Scorer) -> None:
+    runtime = make_runtime("litert", scorer.bundle, RuntimeOptions(parallel=2))
+    batches = [inputs(3)[i : i + 1] for i in range(3)] * 8
+    with ThreadPoolExecutor(4) as pool:
+        got = [float(logits[0]) for logits in pool.map(runtime.predict, batches)]
+    np.testing.assert_allclose(got, [float(scorer.runtime.predict(batch)[0]) for batch in batches], atol=1e-5)
 
 
 def test_the_map_comes_with_the_same_pass_and_its_mean_is_the_logit(scorer: Scorer) -> None:
