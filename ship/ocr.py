@@ -42,6 +42,13 @@ class Line:
     engine: str
     tilt: float = 0.0
     """Degrees, 0 to 45, by which a line at least twice as long as high is off upright or lying."""
+    across: float = 0.0
+    """Height in pixels of a line that is tilted, whose box is higher than itself."""
+
+    @property
+    def height(self) -> float:
+        """Pixels between the line's long sides."""
+        return self.across or self.box.short_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +150,7 @@ def read_lines(
     found = [(quad, box) for quad, box in found if box.x1 > box.x0 and box.y1 > box.y0 and not skip(box)]
     readings = _read([_crop(image, quad) for quad, _ in found], engine)
     return [
-        Line(box, words, score, engine.name, _tilt(quad))
+        Line(box, words, score, engine.name, *_lie(quad))
         for (quad, box), (words, score) in zip(found, readings, strict=True)
     ]
 
@@ -211,13 +218,14 @@ def _clockwise(corners: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.stack((left[0], right[0], right[1], left[1]))
 
 
-def _tilt(quad: npt.NDArray[np.float32]) -> float:
+def _lie(quad: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """How a line lies: its tilt and, where there is one, its height."""
     across, down = quad[1] - quad[0] + quad[2] - quad[3], quad[3] - quad[0] + quad[2] - quad[1]
     shorter, longer = sorted((across, down), key=lambda side: float(np.linalg.norm(side)))
     if np.linalg.norm(longer) < 2 * np.linalg.norm(shorter):
-        return 0.0
+        return 0.0, 0.0
     angle = float(np.rad2deg(np.arctan2(longer[1], longer[0]))) % 90
-    return min(angle, 90 - angle)
+    return min(angle, 90 - angle), float(np.linalg.norm(shorter)) / 2
 
 
 def _crop(image: Grey, quad: npt.NDArray[np.float32]) -> Grey:

@@ -134,10 +134,10 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
     boxes: list[Box] = _boxes(chosen, shape) + text.starts(chosen, shape, markers)
     if _disagree(chosen, lines, identity):
         raise Doubtful("engines-disagree", "the engines read a value of the patient differently", merged(boxes))
-    if any(text.is_oblique(line) for line in chosen):
-        raise Doubtful("oblique-text", "text runs obliquely, and of such text a part may be missed", merged(boxes))
     for round_ in range(1, ROUNDS + 1):
         boxes = merged((*boxes, *_boxes(chosen, shape)))
+        if any(text.is_oblique(line) for line in chosen):
+            raise Doubtful("oblique-text", "text runs obliquely, and of such text a part may be missed", boxes)
         if covered(pixels, boxes) > max_share:
             raise Doubtful("too-much-text", f"text covers more than {max_share:.0%} of the image", boxes)
         redacted, fill = px.redact(pixels, boxes, inverted=inverted)

@@ -152,7 +152,7 @@ def to_redact(
             continue
         elif is_line_shaped(line, shape):
             chosen.append(line)
-        elif line.score < MIN_SCORE or line.box.short_side > limit:
+        elif line.score < MIN_SCORE or line.height > limit:
             continue
         elif alphanumerics(line.text) >= MIN_ALPHANUMERICS:
             chosen.append(line)

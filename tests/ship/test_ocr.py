@@ -39,6 +39,17 @@ def test_a_region_is_read_as_the_whole_is() -> None:
     assert whole.box.iou(part.box) > 0.8
 
 
+def test_an_oblique_line_is_known_by_its_tilt_and_height() -> None:
+    page = np.full((600, 900), 40, np.uint8)
+    cv2.putText(page, "Jane Doe 4711", (250, 300), cv2.FONT_HERSHEY_SIMPLEX, 1, 255, 2, cv2.LINE_AA)
+    turned = cv2.warpAffine(page, cv2.getRotationMatrix2D((450, 300), 25, 1), (900, 600), borderValue=(40,))
+    (straight,), (oblique,) = (ocr.read_lines(np.asarray(view, np.uint8), ocr.engines()[0]) for view in (page, turned))
+    assert (straight.text, oblique.text) == ("Jane Doe 4711", "Jane Doe 4711")
+    assert oblique.tilt == pytest.approx(25, abs=2)
+    assert oblique.height == pytest.approx(straight.height, rel=0.25)
+    assert oblique.box.short_side > 2 * oblique.height
+
+
 def test_a_line_that_runs_up_is_read_after_a_quarter_turn_at_its_place() -> None:
     page = np.full((600, 900), 40, np.uint8)
     strip = np.full((60, 320), 40, np.uint8)

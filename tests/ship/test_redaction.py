@@ -114,6 +114,14 @@ def test_what_is_read_after_the_fill_is_filled_as_well(monkeypatch: pytest.Monke
     assert done.boxes == tuple(text.area(line("", box), (400, 400)) for box in (first, second))
 
 
+def test_oblique_text_that_is_read_only_after_the_fill_is_left_to_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    oblique = Line(Box(100, 200, 300, 280), "1980-02-03", 0.95, "v4", 20.0, 20.0)
+    with pytest.raises(redaction.Doubtful) as caught:
+        readings(monkeypatch, [line("Doe Jane", Box(100, 100, 180, 120))], [oblique], [])
+    assert caught.value.why == "oblique-text"
+    assert text.area(oblique, (400, 400)) in caught.value.boxes
+
+
 def test_what_is_detected_inside_a_filled_box_is_its_own_outline(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
     place = Box(100, 100, 180, 120)

@@ -85,6 +85,13 @@ def test_a_line_that_begins_a_little_after_its_block_is_taken_to_begin_with_it_u
     assert text.starts([*rows, line("id", Box(90, 126, 180, 146))], SHAPE) == []  # that is an indentation
 
 
+def test_an_oblique_line_is_as_high_as_its_letters_and_not_as_its_box() -> None:
+    box = Box(557, 281, 880, 492)
+    assert kept(Line(box, "16.07.2019", 1.0, "v6", 28.0, 65.0)) == []
+    assert kept(Line(box, "16.07.2019", 1.0, "v6", 28.0, 200.0)) == ["16.07.2019"]
+    assert kept(line("16.07.2019", box)) == ["16.07.2019"]
+
+
 def test_a_line_is_oblique_when_it_is_surely_read_and_off_by_more_than_detectors_are() -> None:
     box = Box(10, 10, 210, 60)
     assert text.is_oblique(Line(box, "Doe Jane", 0.9, "v4", 12.0))
