@@ -45,7 +45,9 @@ class Tally:
     quarantined: int = 0
     lines: int = 0
     missed: list[str] = field(default_factory=list)
-    """Kinds of the lines that were not found, of images that were released."""
+    """Lines that were not found, of images that were released: the image's number in the set from 0, and their kind."""
+    with_lines_left: int = 0
+    """Images that were released with at least one of them."""
     markers: int = 0
     markers_hit: int = 0
     outside: list[float] = field(default_factory=list)
@@ -65,6 +67,7 @@ class Tally:
         return {
             "images": self.images,
             "quarantined": self.quarantined,
+            "released_with_lines_left": self.with_lines_left,
             "lines": self.lines,
             "recall": round(found / max(self.lines, 1), 5),
             "missed": self.missed,
@@ -96,6 +99,7 @@ def measure(case: Burned, identity: Identity, tally: Tally, *, independent: bool
     tally.seconds.append((time.process_time() - started) / (case.pixels.size / 1e6))
     filled = px.mask(case.pixels, done.boxes)
     near, inked = np.zeros_like(filled), np.zeros_like(filled)
+    before = len(tally.missed)
     for stroke in case.strokes:
         x, y, width, height = cv2.boundingRect(stroke.mask.astype(np.uint8))
         reach = round(1.6 * stroke.block.height)
@@ -104,7 +108,9 @@ def measure(case: Burned, identity: Identity, tally: Tally, *, independent: bool
         tally.lines += 1
         if not found(stroke, filled):
             block = stroke.block
-            tally.missed.append(f"{block.height} px, {block.contrast:+d}, {block.rotation}°, {block.script}")
+            kind = f"{block.height} px, {block.contrast:+d}, {block.rotation}°, {block.script}"
+            tally.missed.append(f"image {tally.images - 1}: {kind}")
+    tally.with_lines_left += len(tally.missed) > before
     for box in case.others:
         near[box.grown(box.short_side // 2).clipped(*near.shape).slices] = True
     tally.outside.append(float((filled & ~near).mean()))
@@ -152,9 +158,9 @@ def phantoms(
     smallest: int = 12,
     faintest: int = 25,
     fonts: Sequence[str] = (),
-    oblique: bool = False,
+    oblique: int = 0,
 ) -> Iterator[tuple[Burned, Identity]]:
-    """Radiographs with text in up to five places; `oblique` is 5 to 30 degrees off the usual four directions."""
+    """Radiographs with text in up to five places; up to `oblique` degrees off, and 5 at least."""
     for number in range(seed, seed + count):
         rng = np.random.default_rng((number, 7))
         places = rng.permutation(burned_text.PLACES)[: int(rng.integers(1, 6))]
@@ -162,7 +168,9 @@ def phantoms(
         blocks = [burned_text.random_block(rng, str(place), choice, smallest, faintest) for place in places]
         if oblique:
             blocks = [
-                replace(block, rotation=(block.rotation + int(rng.choice((-1, 1)) * rng.integers(5, 31))) % 360)
+                replace(
+                    block, rotation=(block.rotation + int(rng.choice((-1, 1)) * rng.integers(5, oblique + 1))) % 360
+                )
                 for block in blocks
             ]
         case = burned_text.burn(number, blocks, size=size)
@@ -256,7 +264,9 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="take every nth X-ray only")
     parser.add_argument("--corner", type=int, default=0, help="of each X-ray only so many pixels at the lower left")
-    parser.add_argument("--oblique", action="store_true", help="phantoms' text 5 to 30 degrees off")
+    parser.add_argument(
+        "--oblique", type=int, default=0, metavar="DEGREES", help="phantoms' text 5 to so many degrees off"
+    )
     parser.add_argument("--hand", action="store_true", help="phantoms' text as if written by hand")
     parser.add_argument("--tesseract", action="store_true")
     parser.add_argument("--attack", action="store_true")
