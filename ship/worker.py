@@ -61,7 +61,11 @@ class Worker:
 
     def _start(self) -> bool:
         self._child = subprocess.Popen(
-            self._command, env={**os.environ, **self._environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            self._command,
+            env={**os.environ, **self._environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # its priority, where Linux schedules by sessions, is not that of the replicas
         )
         if self._answer(STARTS_WITHIN) != READY:
             self.close()
@@ -137,6 +141,7 @@ def serve(work: Callable[[Order], Outcome], orders: BinaryIO, outcomes: BinaryIO
 
 def run(work: Callable[[Order, Workplace], Outcome] | None = None) -> None:
     """Serve on standard input and output, with the settings of the environment; `work` is ship.parcel.seal."""
+    from edgerad.priority import yield_processors
     from edgerad.settings import load_settings
     from edgerad.telemetry import configure_logging
     from ship.parcel import seal, workplace
@@ -145,6 +150,7 @@ def run(work: Callable[[Order, Workplace], Outcome] | None = None) -> None:
     os.dup2(2, 1)  # whatever a library prints must not be taken for an outcome
     settings = load_settings()
     configure_logging(settings.telemetry)
+    yield_processors(settings.ship.niceness)
     place = workplace(settings)
     serve(lambda order: (work or seal)(order, place), sys.stdin.buffer, outcomes)
 

@@ -59,7 +59,7 @@ class Core:
 
     def forget_receipts(self) -> int:
         """Remove receipts that are old and surely read; return how many."""
-        return receipts.forget(self._store, self._database, now())
+        return receipts.forget(self._store, self._database, now(), self._settings.core.keep_receipts)
 
     def is_due(self) -> bool:
         """Return whether enough labels have come for a retraining, or one waits to be taken up."""

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from edgerad.database import Database
     from edgerad.store import ObjectStore
 
-KEPT = timedelta(days=90)
 READ_WITHIN = timedelta(days=1)
 """How long after a receipt its edge must have sent something else: an edge that sends looks for receipts every few
 seconds. One that was off finds all of them, however long that was."""
@@ -23,8 +22,8 @@ AT_ONCE = 1000
 """Receipts that are removed in one go, so that taking parcels in does not wait for it."""
 
 
-def forget(store: ObjectStore, database: Database, at: datetime) -> int:
-    """Remove old receipts; return how many. Raises StoreError, SQLAlchemyError: try again later.
+def forget(store: ObjectStore, database: Database, at: datetime, keep: float) -> int:
+    """Remove receipts older than `keep` seconds; return how many. Raises StoreError, SQLAlchemyError: try again later.
 
     An edge that misses one all the same (its database was restored from a backup of long ago) sends the parcel once
     more, which the core knows by its id and answers anew.
@@ -36,7 +35,7 @@ def forget(store: ObjectStore, database: Database, at: datetime) -> int:
         item.key
         for edge_id, last in heard
         for item in store.list(f"{RECEIPTS}{edge_id}/")
-        if item.last_modified < min(at - KEPT, last - READ_WITHIN)
+        if (at - item.last_modified).total_seconds() > keep and item.last_modified < last - READ_WITHIN
     )
     keys = list(islice(old, AT_ONCE))
     for key in keys:

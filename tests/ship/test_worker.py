@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgerad.sections import ShipSettings
 from edgerad.settings import load_settings
 from ship.orders import Kept, Order
 from ship.worker import Worker
@@ -60,6 +61,13 @@ def processes(folder: Path, name: str) -> list[str]:
 
 def quick(worker: Worker) -> bool:
     return worker.seal(order("quick")) == Kept("s-quick", "quick", retry=False)
+
+
+def test_it_yields_the_processors_to_whoever_scores(worker: Worker, folder: Path) -> None:
+    assert quick(worker)
+    pid = int(processes(folder, "quick")[-1])
+    assert os.getpriority(os.PRIO_PROCESS, pid) == min(os.nice(0) + ShipSettings().niceness, 19)
+    assert os.getsid(pid) == pid
 
 
 def test_an_image_that_crashes_the_process_is_given_up_after_two_and_the_next_goes_on(
