@@ -26,7 +26,8 @@ from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.store import Head, Listed, ObjectGone, ObjectStore, ObjectTooLarge, StoreConfig, Stored, StoreUnavailable
 from ship import headers, pixels
 from ship.keys import SiteKey
-from train import intake
+from tests.train.bench import Bench
+from train import intake, job
 
 KEY = SiteKey(bytes(range(32)))
 EDGE_NAME = "north"
@@ -220,3 +221,12 @@ def desk() -> intake.Desk:
     """A core's desk that knows the edge, with its key of now and the one before."""
     opening = {envelope.key_id(public(key)): key for key in (PARCELS, OLD_PARCELS)}
     return intake.Desk("pneumonia", {EDGE_NAME: (public(EDGE),)}, opening, CORE)
+
+
+@pytest.fixture
+def bench(database: Database, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A core that is prepared, without labels."""
+    made = Bench(database, store, tmp_path / "core")
+    monkeypatch.setattr(job, "run", made.train)
+    made.core().prepare()
+    return made
