@@ -6,16 +6,14 @@ Source: Amazon S3 API Reference. Left out, and answered NotImplemented: versions
 from __future__ import annotations
 
 import base64
-import binascii
 import errno
 import hmac
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import BinaryIO
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, unquote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -24,11 +22,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from edgerad.s3server import conditions
+from edgerad.s3server import conditions, documents, listings
 from edgerad.s3server.auth import S3Error, Signed, decoded, verify
 from edgerad.s3server.disk import CHUNK, ConditionFailed, Disk, Draft, Entry
 
-NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 SUBRESOURCES = frozenset(
     {"acl", "cors", "encryption", "lifecycle", "notification", "object-lock", "policy", "replication", "tagging",
@@ -94,9 +91,10 @@ class S3App:
     async def _list_buckets(self) -> Response:
         found = await run_sync(self._disk.buckets)
         inner = "".join(
-            f"<Bucket><Name>{name}</Name><CreationDate>{_time(at)}</CreationDate></Bucket>" for name, at in found
+            f"<Bucket><Name>{name}</Name><CreationDate>{documents.time(at)}</CreationDate></Bucket>"
+            for name, at in found
         )
-        return _ok("ListAllMyBucketsResult", f"<Owner><ID>edgerad</ID></Owner><Buckets>{inner}</Buckets>")
+        return documents.ok("ListAllMyBucketsResult", f"<Owner><ID>edgerad</ID></Owner><Buckets>{inner}</Buckets>")
 
     async def _bucket(  # noqa: PLR0911 - one case an operation
         self, request: Request, signed: Signed, bucket: str, query: dict[str, str]
@@ -118,69 +116,14 @@ class S3App:
             case "POST" if "delete" in query:
                 return await self._delete_many(bucket, await self._document(request, signed))
             case "GET" if "location" in query:
-                return _ok("LocationConstraint", "")
+                return documents.ok("LocationConstraint", "")
             case "GET" if "versioning" in query:
-                return _ok("VersioningConfiguration", "")
+                return documents.ok("VersioningConfiguration", "")
             case "GET" if "uploads" in query:
-                return await self._list_uploads(bucket, query)
+                return await run_sync(listings.uploads, self._disk, bucket, query)
             case "GET":
-                return await run_sync(self._list, bucket, query)
+                return await run_sync(listings.objects, self._disk, bucket, query)
         raise S3Error(405, "MethodNotAllowed")
-
-    def _list(self, bucket: str, query: dict[str, str]) -> Response:
-        """List objects, version 1 or 2, with prefix, delimiter and continuation."""
-        second = query.get("list-type") == "2"
-        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-        try:
-            limit = min(max(int(query.get("max-keys") or 1000), 0), 1000)
-            token = base64.b64decode(query.get("continuation-token", ""), b"-_", validate=True).decode()
-        except (ValueError, binascii.Error):
-            raise S3Error(400, "InvalidArgument", "max-keys or continuation-token") from None
-        after = token or query.get("start-after" if second else "marker", "")
-        entries, folders, more, last = self._walk(bucket, prefix, delimiter, after, limit)
-
-        name = quote if query.get("encoding-type") == "url" else escape
-        inner = [f"<Name>{bucket}</Name><Prefix>{name(prefix)}</Prefix><MaxKeys>{limit}</MaxKeys>"]
-        inner.append(f"<Delimiter>{name(delimiter)}</Delimiter>" if delimiter else "")
-        inner.append("<EncodingType>url</EncodingType>" if name is quote else "")
-        inner.append(f"<IsTruncated>{str(more).lower()}</IsTruncated>")
-        if second:
-            inner.append(f"<KeyCount>{len(entries) + len(folders)}</KeyCount>")
-            if more:
-                inner.append(
-                    f"<NextContinuationToken>{base64.urlsafe_b64encode(last.encode()).decode()}</NextContinuationToken>"
-                )
-        else:
-            inner.append(f"<Marker>{name(query.get('marker', ''))}</Marker>")
-            inner.append(f"<NextMarker>{name(last)}</NextMarker>" if more else "")
-        for entry in entries:
-            inner.append(
-                f"<Contents><Key>{name(entry.key)}</Key>{_described(entry)}<StorageClass>STANDARD</StorageClass></Contents>"
-            )
-        inner += [f"<CommonPrefixes><Prefix>{name(folder)}</Prefix></CommonPrefixes>" for folder in folders]
-        return _ok("ListBucketResult", "".join(inner))
-
-    def _walk(
-        self, bucket: str, prefix: str, delimiter: str, after: str, limit: int
-    ) -> tuple[list[Entry], list[str], bool, str]:
-        """Return a page's objects and folders, whether more follow, and what to go on after."""
-        entries: list[Entry] = []
-        folders: list[str] = []
-        while True:
-            # A folder is one query, however many objects it holds: its last possible key is jumped to.
-            jump = after + "\U0010ffff" if delimiter and after.endswith(delimiter) and after > prefix else after
-            batch = self._disk.page(bucket, prefix, jump, limit - len(entries) - len(folders) + 1)
-            for entry in batch:
-                if len(entries) + len(folders) == limit:
-                    return entries, folders, limit > 0, after
-                cut = entry.key.find(delimiter, len(prefix)) if delimiter else -1
-                after = entry.key[: cut + len(delimiter)] if cut >= 0 else entry.key
-                if cut >= 0:
-                    folders.append(after)
-                    break
-                entries.append(entry)
-            else:
-                return entries, folders, False, after
 
     async def _delete_many(self, bucket: str, document: ElementTree.Element) -> Response:
         keys = [element.text or "" for element in document.iter() if element.tag.rpartition("}")[2] == "Key"]
@@ -188,16 +131,7 @@ class S3App:
         for key in keys:
             await run_sync(self._disk.delete, bucket, key)
         inner = "" if quiet else "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
-        return _ok("DeleteResult", inner)
-
-    async def _list_uploads(self, bucket: str, query: dict[str, str]) -> Response:
-        name = quote if query.get("encoding-type") == "url" else escape
-        inner = [f"<Bucket>{bucket}</Bucket><IsTruncated>false</IsTruncated>"]
-        for entry in await run_sync(self._disk.page, f"{bucket}/uploads", query.get("prefix", "")):
-            key, _, upload = entry.key.rpartition("/")
-            started = f"<Initiated>{_time(entry.modified)}</Initiated>"
-            inner.append(f"<Upload><Key>{name(key)}</Key><UploadId>{upload}</UploadId>{started}</Upload>")
-        return _ok("ListMultipartUploadsResult", "".join(inner))
+        return documents.ok("DeleteResult", inner)
 
     async def _object(  # noqa: PLR0911 - one case an operation
         self, request: Request, signed: Signed, bucket: str, key: str, query: dict[str, str]
@@ -223,7 +157,7 @@ class S3App:
             case "POST" if "uploads" in query:
                 upload = await run_sync(self._disk.start_upload, bucket, key, _kept_headers(request))
                 inner = f"<Bucket>{bucket}</Bucket><Key>{escape(key)}</Key><UploadId>{upload}</UploadId>"
-                return _ok("InitiateMultipartUploadResult", inner)
+                return documents.ok("InitiateMultipartUploadResult", inner)
             case "POST" if upload:
                 return await self._complete(request, signed, bucket, key, upload)
             case "DELETE" if upload:
@@ -285,10 +219,11 @@ class S3App:
     async def _list_parts(self, bucket: str, key: str, upload: str) -> Response:
         parts = await run_sync(self._disk.parts, upload)
         inner = "".join(
-            f"<Part><PartNumber>{number}</PartNumber>{_described(part)}</Part>" for number, part in parts.items()
+            f"<Part><PartNumber>{number}</PartNumber>{documents.described(part)}</Part>"
+            for number, part in parts.items()
         )
         head = f"<Bucket>{bucket}</Bucket><Key>{escape(key)}</Key><UploadId>{upload}</UploadId>"
-        return _ok("ListPartsResult", f"{head}<IsTruncated>false</IsTruncated>{inner}")
+        return documents.ok("ListPartsResult", f"{head}<IsTruncated>false</IsTruncated>{inner}")
 
     async def _complete(self, request: Request, signed: Signed, bucket: str, key: str, upload: str) -> Response:
         kept, chosen, before = await run_sync(self._disk.parts, upload), [], 0
@@ -307,7 +242,7 @@ class S3App:
             raise S3Error(400, "MalformedXML", "no parts are named")
         entry = await run_sync(self._disk.complete, upload, bucket, key, chosen, conditions.allowed_to_write(request))
         await self._tell(bucket, entry)
-        return _ok(
+        return documents.ok(
             "CompleteMultipartUploadResult",
             f"<Bucket>{bucket}</Bucket><Key>{escape(key)}</Key><ETag>&quot;{entry.etag}&quot;</ETag>",
         )
@@ -323,9 +258,9 @@ class S3App:
             self._disk.copy, entry, bucket, key, _kept_headers(request) if replaced else entry.headers
         )
         await self._tell(bucket, copied)
-        return _ok(
+        return documents.ok(
             "CopyObjectResult",
-            f"<ETag>&quot;{copied.etag}&quot;</ETag><LastModified>{_time(copied.modified)}</LastModified>",
+            f"<ETag>&quot;{copied.etag}&quot;</ETag><LastModified>{documents.time(copied.modified)}</LastModified>",
         )
 
     async def _tell(self, bucket: str, entry: Entry) -> None:
@@ -361,7 +296,7 @@ class S3App:
 
 
 def _refusal(request: Request, error: S3Error) -> Response:
-    body = _xml("Error", f"<Code>{error.code}</Code><Message>{escape(error.message)}</Message>", namespace="")
+    body = documents.xml("Error", f"<Code>{error.code}</Code><Message>{escape(error.message)}</Message>", namespace="")
     # A body that was not read to its end would be taken for the next request.
     headers = {"Connection": "close"} if request.method in {"PUT", "POST"} else {}
     return Response(b"" if request.method == "HEAD" else body, error.status, headers, "application/xml")
@@ -397,21 +332,3 @@ async def _pieces(file: BinaryIO, first: int, count: int) -> AsyncIterator[bytes
 def _kept_headers(request: Request) -> dict[str, str]:
     kept = {name: value for name, value in request.headers.items() if name.startswith("x-amz-meta-")}
     return {**kept, "content-type": request.headers.get("content-type", "binary/octet-stream")}
-
-
-def _described(entry: Entry) -> str:
-    modified, etag = _time(entry.modified), f"&quot;{entry.etag}&quot;"
-    return f"<LastModified>{modified}</LastModified><ETag>{etag}</ETag><Size>{entry.size}</Size>"
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-
-
-def _xml(root: str, inner: str, namespace: str = NAMESPACE) -> bytes:
-    attribute = f' xmlns="{namespace}"' if namespace else ""
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n<{root}{attribute}>{inner}</{root}>'.encode()
-
-
-def _ok(root: str, inner: str) -> Response:
-    return Response(_xml(root, inner), 200, media_type="application/xml")
