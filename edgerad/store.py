@@ -27,7 +27,6 @@ FULL = frozenset({"507", "InsufficientStorage", "InsufficientCapacity", "QuotaEx
 MAX_SKEW_SECONDS = 15 * 60
 """What a store lets clocks differ; beyond it every request is refused."""
 BUCKET_MISSING = frozenset({"NoSuchBucket"})
-PART_BYTES = 16 * 2**20
 
 
 class StoreError(Exception):
@@ -180,41 +179,7 @@ class ObjectStore:
             answer = self.client.put_object(
                 Bucket=self.bucket, Key=key, Body=data, ContentType=content_type, Metadata=dict(metadata or {})
             )
-            return Stored(_etag(answer), answer.get("VersionId"))
-
-    def put_multipart(
-        self,
-        key: str,
-        file: BinaryIO,
-        content_type: str = "application/octet-stream",
-        metadata: Mapping[str, str] | None = None,
-        part_bytes: int = PART_BYTES,
-    ) -> Stored:
-        """Write a large object in parts, one part in memory at a time; a failure leaves nothing behind."""
-        with store_errors("write an object in parts"):
-            where = {"Bucket": self.bucket, "Key": key}
-            upload = self.client.create_multipart_upload(
-                **where,  # type: ignore[arg-type]
-                ContentType=content_type,
-                Metadata=dict(metadata or {}),
-            )["UploadId"]
-            try:
-                parts: list[Any] = []
-                while (chunk := file.read(part_bytes)) or not parts:
-                    number = len(parts) + 1
-                    part = self.client.upload_part(**where, UploadId=upload, PartNumber=number, Body=chunk)  # type: ignore[arg-type]
-                    parts.append({"PartNumber": number, "ETag": part["ETag"]})
-                answer = self.client.complete_multipart_upload(
-                    **where,  # type: ignore[arg-type]
-                    UploadId=upload,
-                    MultipartUpload={"Parts": parts},
-                )
-            except BaseException:
-                with store_errors("give up an upload", suppress=True):
-                    self.client.abort_multipart_upload(**where, UploadId=upload)  # type: ignore[arg-type]
-                raise
-            etag = _etag(answer) or self.head(key).etag  # Ceph 16 answers without
-            return Stored(etag, answer.get("VersionId"))
+            return Stored(etag_of(answer), answer.get("VersionId"))
 
     def get(
         self, key: str, version_id: str | None = None, limit_bytes: int | None = None, etag: str | None = None
@@ -344,7 +309,8 @@ def check_size(size: int, limit_bytes: int | None) -> None:
         raise ObjectTooLarge(msg)
 
 
-def _etag(answer: Mapping[str, Any]) -> str:
+def etag_of(answer: Mapping[str, Any]) -> str:
+    """Return the ETag of an answer, without quotes."""
     return str(answer["ETag"]).strip('"')
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgerad.store import ObjectGone, ObjectStore, StoreError
 from edgerad.telemetry import get_logger
+from edgerad.upload import put_in_parts
 
 if TYPE_CHECKING:
     from pynetdicom.events import Event
@@ -103,8 +104,11 @@ def keep(store: ObjectStore, path: Path, key: str) -> bool:
         except ObjectGone:
             pass
         file.seek(0)
-        large = path.stat().st_size > MULTIPART_FROM
-        (store.put_multipart if large else store.put)(key, file, "application/dicom", {"sha256": digest})
+        metadata = {"sha256": digest}
+        if path.stat().st_size > MULTIPART_FROM:
+            put_in_parts(store, key, file, "application/dicom", metadata)
+        else:
+            store.put(key, file, "application/dicom", metadata)
     return True
 
 
