@@ -137,7 +137,12 @@ class Material:
             yield Sample(self._folder / "bad" / bad.file, None)
 
     def stock_core(self, settings: Settings) -> None:
-        """Give the core what it would have from before: a rehearsal set, and a frozen set with both devices."""
+        """Give the core what it would have from before: a rehearsal set, and a frozen set with both devices.
+
+        Nothing where no file has a label: nobody will label them, and nothing will be trained.
+        """
+        if self._options.images is not None and not any(sample.label for sample in self._own):
+            return
         from edgerad.phantom import write_set
         from edgerad.store import ObjectStore, config_from
         from train.evaluation_set import freeze

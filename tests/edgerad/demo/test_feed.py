@@ -115,6 +115,21 @@ def test_the_material_ends_with_the_demo_though_nobody_took_it(tmp_path: Path) -
     assert not material._thread.is_alive()
 
 
+@pytest.mark.parametrize(("folder", "sets"), [("unsorted", 0), ("PNEUMONIA", 2)])
+def test_the_core_is_given_sets_from_before_only_where_somebody_will_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, sets: int
+) -> None:
+    frozen: list[str] = []
+    monkeypatch.setattr("edgerad.phantom.write_set", lambda *_, **__: None)
+    monkeypatch.setattr("train.evaluation_set.freeze", lambda _, prefix, __: frozen.append(prefix))
+    (tmp_path / "own" / folder).mkdir(parents=True)
+    (tmp_path / "own" / folder / "1.jpeg").write_bytes(b"1")
+    keys = {"access_key": {"value": "a"}, "secret_key": {"value": "s"}}
+    settings = load_settings(data_dir=tmp_path, core={"store": {"endpoint_url": "http://127.0.0.1:9", **keys}})
+    Material(DemoOptions(images=tmp_path / "own"), tmp_path / "work").stock_core(settings)
+    assert len(frozen) == sets
+
+
 def test_options_put_real_parts_in_the_place_of_embedded_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedded = settings_for(DemoOptions(), tmp_path)
     assert embedded.kafka.bootstrap_servers is None
