@@ -66,6 +66,18 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an SQLite database with its tables and nothing in them, to be copied."""
+    from edgerad.database import Database
+
+    path = tmp_path_factory.mktemp("empty") / "edgerad.db"
+    database = Database(f"sqlite:///{path}")
+    database.upgrade()
+    database.close()  # the last connection to close writes the log into the file
+    return path
+
+
+@pytest.fixture(scope="session")
 def parts_folder() -> Iterator[Path]:
     """A folder for real parts: short and outside pytest's own, whose parents other users may not enter."""
     with tempfile.TemporaryDirectory(prefix="edgerad-parts-", ignore_cleanup_errors=True) as folder:
