@@ -156,16 +156,6 @@ def deidentified_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parcel, "deidentify", lambda data, *_, **__: deidentified(data))
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a database with its tables and nothing in them."""
-    path = tmp_path_factory.mktemp("empty") / "edgerad.db"
-    database = Database(f"sqlite:///{path}")
-    database.upgrade()
-    database.close()
-    return path
-
-
 @pytest.fixture
 def make_world(tmp_path: Path, empty_database: Path) -> Iterator[Callable[..., World]]:
     """Makes worlds over an endpoint; images are de-identified once for all tests."""
