@@ -96,7 +96,7 @@ class IngestSettings(Section):
 
     actors: int = Field(1, ge=1, description="Ingest actors; with Kafka each takes a share of the partitions.")
     batch_size: int = Field(16, ge=1, le=64, description="Images in one call to Serve.")
-    linger: Seconds = Field(0.01, description="Seconds to wait for a batch to fill.")
+    linger: Seconds = Field(0.02, description="Seconds that a batch may wait to fill while others are scored.")
     calls_in_flight: int = Field(4, ge=1, description="Calls to Serve that an actor keeps under way.")
     max_attempts: int = Field(8, ge=1, description="Attempts on what may pass before it becomes a dead letter.")
     backoff_initial: Seconds = Field(0.25, description="First pause before another attempt; doubles, with jitter.")
@@ -146,7 +146,7 @@ class ServeSettings(Section):
     num_cpus: float = Field(1.0, gt=0, description="CPUs of a replica.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of a replica; a fraction lets replicas share one.")
     threads: int = Field(1, ge=1, description="Threads of the CPU runtime in a replica.")
-    decode_threads: int = Field(2, ge=1, description="Threads that fetch and decode in a replica.")
+    decode_threads: int = Field(2, ge=1, description="Images a replica computes at a time; it fetches as many more.")
     min_replicas: int = Field(1, ge=1, description="Warm minimum.")
     max_replicas: int = Field(4, ge=1, description="Most replicas.")
     target_images_per_replica: int = Field(

@@ -78,6 +78,8 @@ class IngestLoop:
         self._ready: deque[Work] = deque()
         self._done: list[Position] = []
         self._news, self._finished, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._scoring, self._idle = 0, asyncio.Event()
+        self._idle.set()
         self._stopping = False
 
     @property
@@ -132,6 +134,9 @@ class IngestLoop:
                 records = await self._source.poll(self.capacity - self.held, POLL_SECONDS)
             if records:
                 await self._take_alive(records)
+                if len(records) < self._tuning.batch_size:
+                    # Few come: those that come while others are scored are taken in by one transaction.
+                    await self._within(min(self._tuning.linger, POLL_SECONDS), self._idle)
 
     def _must_pause(self) -> bool:
         # Room for a batch at least: many small transactions would cost more than they gain.
@@ -227,20 +232,28 @@ class IngestLoop:
             return
         work = self._flying[image.image_id] = Work(image, [receipt])
         self._ready.append(work)
+        self._idle.clear()
         self._news.set()
 
     async def _dispatch(self) -> None:
         while True:
             await self._calls.acquire()
-            self._group.create_task(self._carry(await self._gather(), holding=True))
+            batch = await self._gather()
+            self._scoring += 1
+            self._group.create_task(self._carry(batch, holding=True))
 
     async def _gather(self) -> list[Work]:
-        """Return the next batch: full, or what came within `linger` seconds of its first image."""
+        """Return the next batch: full, or what there is once no call is under way or `linger` seconds have passed.
+
+        Each batch costs a call and two transactions, so images wait for each other, but only while others are scored.
+        """
         while not self._ready:
             self._news.clear()
             await self._news.wait()
         deadline = time.monotonic() + self._tuning.linger
-        while len(self._ready) < self._tuning.batch_size and (left := deadline - time.monotonic()) > 0:
+        while (
+            self._scoring and len(self._ready) < self._tuning.batch_size and (left := deadline - time.monotonic()) > 0
+        ):
             self._news.clear()
             await self._within(left, self._news)
         return [self._ready.popleft() for _ in range(min(self._tuning.batch_size, len(self._ready)))]
@@ -251,6 +264,7 @@ class IngestLoop:
         while batch:
             if not holding:
                 await self._calls.acquire()
+                self._scoring += 1
             holding = False
             failure: Exception | None = None
             outcomes: list[Outcome] = []
@@ -259,7 +273,7 @@ class IngestLoop:
             except Exception as error:  # noqa: BLE001 - whatever it is, the images are kept and the fault looked for
                 failure = error
             finally:
-                self._calls.release()
+                self._end_call()
             if failure is not None:
                 batch, outcomes = await self._blame(batch, failure)
             if outcomes:
@@ -268,6 +282,13 @@ class IngestLoop:
                 failures += 1
                 self.figures.retried += len(batch)
                 await self._outside.wait(failures, pushed_back=isinstance(failure, ScorerBusy))
+
+    def _end_call(self) -> None:
+        self._calls.release()
+        self._scoring -= 1
+        if not self._scoring:
+            self._idle.set()
+            self._news.set()
 
     async def _score(self, batch: list[Work]) -> list[Outcome]:
         outcomes = await self._scorer.score([work.request for work in batch])

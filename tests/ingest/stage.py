@@ -181,8 +181,8 @@ async def inline(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def loop_of(source: Log, scorer: Scorer, database: Database, objects: Objects | None = None, **more: Any) -> IngestLoop:
     """Return a loop without threads and pauses."""
-    options = {"blocking": inline, "sleep": no_pause, **more}
-    return IngestLoop(source, scorer, books(database), objects or Objects(), TUNING, **options)
+    options = {"tuning": TUNING, "blocking": inline, "sleep": no_pause, **more}
+    return IngestLoop(source, scorer, books(database), objects or Objects(), **options)
 
 
 def run(source: Log, scorer: Scorer, database: Database, objects: Objects | None = None, **more: Any) -> IngestLoop:

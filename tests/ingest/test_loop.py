@@ -69,6 +69,38 @@ def test_images_are_scored_in_batches_with_few_calls_in_flight(database: Databas
     assert source.closed
 
 
+def test_images_wait_for_each_other_only_while_others_are_scored(database: Database) -> None:
+    source, scorer = Log([message(event("a/0"))]), Scorer()
+
+    async def while_scored(name: str) -> None:
+        if name == "score" and len(scorer.calls) == 1:
+            for number in (1, 2, 3):
+                source.queue.append(len(source.records))
+                source.records.append(message(event(f"a/{number}")))
+                for _ in range(50):
+                    await asyncio.sleep(0)
+
+    scorer.step = while_scored
+    run(source, scorer, database, tuning=TUNING.model_copy(update={"linger": 3600.0}))
+    assert scorer.calls == [["a/0"], ["a/1", "a/2", "a/3"]]
+
+
+def test_a_call_that_does_not_end_holds_up_no_other_for_longer_than_linger(database: Database) -> None:
+    source, scorer = Log([message(event("a/0"))]), Scorer()
+    other = asyncio.Event()
+
+    async def until_another_is_scored(name: str) -> None:
+        if name == "score" and len(scorer.calls) == 1:
+            source.queue.append(1)
+            source.records.append(message(event("a/1")))
+            await other.wait()
+        other.set()
+
+    scorer.step = until_another_is_scored
+    run(source, scorer, database, tuning=TUNING.model_copy(update={"linger": 0.01}))
+    assert scorer.calls == [["a/0"], ["a/1"]]
+
+
 def test_one_record_with_many_images_is_done_when_all_are(database: Database) -> None:
     source, scorer = Log([message(*(event(f"a/{n}") for n in range(10)))]), Scorer()
     seen: list[int] = []
