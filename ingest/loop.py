@@ -33,8 +33,9 @@ from edgerad.sections import IngestSettings
 from edgerad.store import Head, StoreError
 from edgerad.telemetry import get_logger
 from ingest import events
-from ingest.books import Books, is_outage
+from ingest.books import Books
 from ingest.outside import Objects, Outside
+from ingest.report import Reporter
 from ingest.retry import ScorerBusy, ScorerDown, Sleep
 from ingest.sources import EventSource, Position, SourceRecord
 from ingest.work import Figures, Receipt, Work
@@ -42,8 +43,8 @@ from ingest.work import Figures, Receipt, Work
 READY_BATCHES = 2
 """Batches that wait beside those under way, so that a call begins as soon as another ends."""
 POLL_SECONDS = 1.0
-REPORT_BUSY, REPORT_IDLE, LOOK = 1.0, 10.0, 0.25
-"""Seconds between reports to the database while there is work and while there is none; and between looks at the lag."""
+PAUSED_SECONDS = 0.25
+"""A paused source is polled so often: what Serve scales on, its lag, is measured then."""
 GONE = "object-gone"
 """The reason by which a replica says that the object is not there, or no longer with that content."""
 
@@ -67,11 +68,10 @@ class IngestLoop:
         """Keep the parts; nothing runs before `run`. `blocking` runs a blocking function, `sleep` pauses."""
         self.figures = Figures()
         self._source, self._scorer, self._books, self._objects = source, scorer, books, objects
-        self._tuning, self._component, self._on_lag = tuning, component, on_lag
-        self._blocking = blocking
+        self._tuning = tuning
         self._outside = Outside(scorer, objects, tuning, blocking, sleep)
+        self._reporter = Reporter(books.database, component, on_lag, blocking)
         self._log = get_logger(component)
-
         self.capacity = tuning.batch_size * (tuning.calls_in_flight + READY_BATCHES)
         self._calls = asyncio.Semaphore(tuning.calls_in_flight)
         self._flying: dict[str, Work] = {}
@@ -106,10 +106,11 @@ class IngestLoop:
         """Run until `stop`, then end what is under way and commit it. Raises what the loop cannot handle."""
         try:
             async with asyncio.TaskGroup() as group:
-                chores = [group.create_task(chore()) for chore in (self._dispatch, self._commit, self._report)]
+                chores = [self._dispatch(), self._commit(), self._reporter.run(self.stats)]
+                tasks = [group.create_task(chore) for chore in chores]
                 await self._pump(group)
-                for chore in chores:
-                    chore.cancel()
+                for task in tasks:
+                    task.cancel()
         finally:
             await self._outside.close()
             if self._done:
@@ -127,7 +128,7 @@ class IngestLoop:
             if self._stopping or self._must_pause():
                 self._source.pause()
                 self._room.clear()
-                await self._within(POLL_SECONDS, self._room)
+                await self._within(PAUSED_SECONDS, self._room)
                 records = await self._source.poll(1, 0.0)
             else:
                 self._source.resume()
@@ -146,7 +147,7 @@ class IngestLoop:
         """Take records in; poll the paused source meanwhile: a Kafka consumer that is not polled is taken for dead."""
         taking = self._group.create_task(self._take(records))
         while not taking.done():
-            await asyncio.wait({taking}, timeout=POLL_SECONDS)
+            await asyncio.wait({taking}, timeout=PAUSED_SECONDS)
             if not taking.done():
                 self._source.pause()
                 await self._source.poll(1, 0.0)
@@ -413,29 +414,6 @@ class IngestLoop:
             self._finished.clear()
             done, self._done = self._done, []
             await self._source.commit(done)
-
-    async def _report(self) -> None:
-        """Tell the lag at once when it changes (Serve scales on it), and the figures now and then (for people)."""
-        told, told_at, reported_at, before = None, 0.0, 0.0, 0
-        while True:
-            at, lag = time.monotonic(), self._source.lag()
-            if lag is not None and (lag != told or at - told_at > REPORT_IDLE):
-                self._on_lag(lag)
-                told, told_at = lag, at
-            passed = at - reported_at
-            if passed >= (REPORT_BUSY if self._flying or lag or self.trouble else REPORT_IDLE):
-                done = self.figures.assessed
-                rate = round((done - before) / passed, 1) if reported_at else 0.0
-                before, reported_at = done, at
-                await self._tell({**self.stats(), "rate": rate})
-            await asyncio.sleep(LOOK)
-
-    async def _tell(self, figures: dict[str, Any]) -> None:
-        try:
-            await self._blocking(ledger.report, self._books.database, self._component, figures)
-        except Exception as error:
-            if not is_outage(error):
-                raise
 
     @staticmethod
     async def _within(seconds: float, event: asyncio.Event) -> None:

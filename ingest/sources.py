@@ -315,11 +315,15 @@ class KafkaSource:
 
         assigned = consumer.assignment()
         ends = {partition: consumer.highwater(partition) for partition in assigned}
+        with self._lock:
+            under_way = {partition: mark.open for partition, mark in self._marks.items()}
+        begins = not self._lag and any(under_way.values())
         total = 0
         try:
-            # A paused partition learns nothing new either.
+            # A paused partition learns nothing new, and of a backlog that begins the first fetch tells one partition's.
             if (
                 self._paused
+                or begins
                 or self._trouble
                 or None in ends.values()
                 or time.monotonic() - self._asked_at > ASK_SECONDS
@@ -328,11 +332,8 @@ class KafkaSource:
                 ends = consumer.end_offsets(whom, timeout_ms=ANSWER_MS)
                 self._asked_at = time.monotonic()
             for partition in assigned:
-                with self._lock:
-                    mark = self._marks.get(partition)
-                    under_way = mark.open if mark else 0
                 position = consumer.position(partition, timeout_ms=ANSWER_MS)
-                total += max((ends[partition] or 0) - (position or 0), 0) + under_way
+                total += max((ends[partition] or 0) - (position or 0), 0) + under_way.get(partition, 0)
         except KafkaError:
             return None, "kafka"
         return total, None if consumer.group_metadata().state == MemberState.STABLE else "rebalancing"

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
-import json
-import logging
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,96 +15,20 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import ConsumerGroupMetadata, MemberState
 from pydantic import SecretStr
-from sqlalchemy import func, select
 
 from deploy.kafka import Kafka
 from edgerad import bus
-from edgerad.database import Database
-from edgerad.ledger import ShipPolicy
-from edgerad.records import Assessment, Image, now
-from edgerad.scoring import Outcome, Scored, ScoreRequest
-from edgerad.sections import GatewaySettings, IngestSettings, KafkaSettings, Secret
-from edgerad.settings import Settings
-from edgerad.store import Head
-from ingest.books import Books
-from ingest.gateway import KafkaDoor, NotDurable
-from ingest.loop import IngestLoop
+from edgerad.sections import KafkaSettings, Secret
 from ingest.sources import KafkaPosition, KafkaSource, SourceRecord
-from tests.conftest import need
+from tests.ingest.topics import LIMIT, MARKS, committed, own_settings, produce, run
 
-pytestmark = [
-    pytest.mark.real,
-    # kafka-python leaves sockets that did not connect to the garbage collector.
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
-]
-LIMIT = 120
-"""Seconds after which a test that gets nowhere fails; nothing here depends on how fast it gets there."""
-
-
-@pytest.fixture(autouse=True)
-def _collect_sockets() -> Iterator[None]:
-    """Have what a test left behind collected while its own filter of warnings holds.
-
-    pytest keeps what is logged for longer, with the exceptions in it, whose frames hold sockets: the client is silent.
-    """
-    log = logging.getLogger("kafka")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    yield
-    log.setLevel(level)
-    gc.collect()
+pytestmark = MARKS
 
 
 @pytest.fixture
 def settings(kafka_broker: Kafka) -> KafkaSettings:
     """Settings with topics and a group of the test's own."""
     return own_settings(kafka_broker.bootstrap)
-
-
-def own_settings(bootstrap: str, partitions: int = 2, **more: Any) -> KafkaSettings:
-    """Return settings with new topics, which exist, and a new group."""
-    mine = uuid.uuid4().hex[:8]
-    topics = {f"topic_{name}": f"{mine}.{name}" for name in ("uploaded", "assessed", "deadletter")}
-    settings = KafkaSettings(
-        bootstrap_servers=bootstrap,
-        group=f"group-{mine}",
-        partitions=partitions,
-        session_timeout=10.0,
-        **topics,
-        **more,
-    )
-    bus.ensure_topics(settings)
-    return settings
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, or fail."""
-
-    async def limited() -> None:
-        async with asyncio.timeout(LIMIT):
-            await work
-
-    asyncio.run(limited())
-
-
-def produce(settings: KafkaSettings, partition: int, *values: bytes) -> None:
-    """Put records into a partition; returns when they are durable."""
-    producer = bus.producer(settings)
-    try:
-        for future in [producer.send(settings.topic_uploaded, value, partition=partition) for value in values]:
-            future.get(30)
-    finally:
-        producer.close()
-
-
-def committed(settings: KafkaSettings) -> list[int]:
-    """Return what the group has committed of each partition; 0 where nothing."""
-    consumer = bus.consumer(settings)
-    try:
-        places = [TopicPartition(settings.topic_uploaded, number) for number in range(settings.partitions)]
-        return [consumer.committed(place) or 0 for place in places]
-    finally:
-        consumer.close()
 
 
 @asynccontextmanager
@@ -367,135 +285,47 @@ def test_a_rebalance_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch
     run(work())
 
 
-class Objects:
-    """A bucket that nothing is asked of."""
+class Bursting(Rebalancing):
+    """A consumer with ten records in each of two partitions, of which it has fetched the first one alone."""
 
-    bucket = "xray"
+    fetched, other = TopicPartition("uploaded", 0), TopicPartition("uploaded", 1)
+    asked = 0
 
-    def head(self, key: str) -> Head:
-        return Head("e1", 10, now(), None, "application/dicom", {})
+    def assignment(self) -> set[TopicPartition]:
+        return {self.fetched, self.other}
 
-    def check(self) -> None:
+    def poll(self, **_: int) -> dict[TopicPartition, list[Any]]:
+        return {self.fetched: [SimpleNamespace(offset=offset, value=b"") for offset in range(5)]}
+
+    def highwater(self, partition: TopicPartition) -> int:
+        return 10 if partition == self.fetched else 0
+
+    def position(self, partition: TopicPartition, **_: int) -> int:
+        return 5 if partition == self.fetched else 0
+
+    def commit(self, *_: object, **__: object) -> None:
         return
 
+    def end_offsets(self, *_: object, **__: object) -> dict[TopicPartition, int]:
+        self.asked += 1
+        return {self.fetched: 10, self.other: 10}
 
-class Scorer:
-    """Scores everything; notes how often each was scored."""
-
-    async def score(self, requests: list[ScoreRequest]) -> list[Outcome]:
-        await asyncio.sleep(0.01)
-        return [
-            Scored(request.image_id, "pneumonia", 0.5, 0.0, "unknown", "m1", "c1", "t1", "litert", 0.01)
-            for request in requests
-        ]
+    def group_metadata(self) -> ConsumerGroupMetadata:
+        return ConsumerGroupMetadata("group", state=MemberState.STABLE)
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """An empty ledger."""
-    database = Database(f"sqlite:///{tmp_path / 'edgerad.db'}")
-    database.upgrade()
-    yield database
-    database.close()
-
-
-def event(number: int) -> bytes:
-    """Return an event of an image of its own."""
-    described = {"bucket": {"name": "xray"}, "object": {"key": f"a/{number}", "size": 10, "eTag": "e1"}}
-    entry = {"eventVersion": "2.1", "eventSource": "ceph:s3", "eventName": "ObjectCreated:Put", "s3": described}
-    return json.dumps({"Records": [entry]}).encode()
-
-
-def loop_of(settings: KafkaSettings, database: Database) -> IngestLoop:
-    """Return the whole loop over Kafka and the ledger."""
-    books = Books(database, ShipPolicy(enabled=False, random_share=0.0), "xray.assessed", "xray.deadletter")
-    tuning = IngestSettings(batch_size=8, linger=0.01, calls_in_flight=2, backoff_initial=0.05, backoff_max=0.2)
-    return IngestLoop(KafkaSource(settings), Scorer(), books, Objects(), tuning)
-
-
-def assessed(database: Database) -> tuple[int, int]:
-    """Return the images that are assessed, and the assessments."""
-    with database.read() as session:
-        images = session.scalar(select(func.count()).where(Image.state == "assessed")) or 0
-        return images, session.scalar(select(func.count()).select_from(Assessment)) or 0
-
-
-async def wait(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    while not condition():
-        await asyncio.sleep(0.05)
-
-
-def feed(settings: KafkaSettings, numbers: range) -> None:
-    """Announce images, spread over the partitions."""
-    for partition in range(settings.partitions):
-        mine = [event(number) for number in numbers if number % settings.partitions == partition]
-        produce(settings, partition, *mine)
-
-
-def test_actors_come_and_go_and_each_image_is_assessed_once(kafka_broker: Kafka, database: Database) -> None:
-    settings = own_settings(kafka_broker.bootstrap, partitions=4)
-    feed(settings, range(200))
-    fed = 200
+def test_the_first_lag_of_a_backlog_counts_what_is_not_fetched_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.sources.LAG_SECONDS", 0.0)
+    consumer = Bursting()
 
     async def work() -> None:
-        nonlocal fed
-        first, second = (loop_of(settings, database) for _ in range(2))
-        running = asyncio.create_task(first.run())
-        await wait(lambda: first.figures.assessed >= 40)
-        joining = asyncio.create_task(second.run())
-        while not second.figures.records:  # the first would read all there is before the second has a partition
-            await asyncio.to_thread(feed, settings, range(fed, fed + 40))
-            fed += 40
-        await first.stop()
-        await running
-        await asyncio.to_thread(feed, settings, range(fed, fed + 100))
-        fed += 100
-        await wait(lambda: assessed(database)[0] == fed)
-        await second.stop()
-        await joining
-        assert first.figures.assessed + second.figures.assessed == fed
+        source = KafkaSource(KafkaSettings(bootstrap_servers="127.0.0.1:9"))
+        source._consumer, source._trouble = consumer, None
+        source._asked_at = time.monotonic()
+        assert len(await source.poll(10, 0.0)) == 5
+        assert (source.lag(), consumer.asked) == (20, 1)
+        await source.poll(10, 0.0)
+        assert consumer.asked == 1, "while it lasts, each fetch tells"
+        await source.close()
 
     run(work())
-    assert assessed(database) == (fed, fed)
-    assert committed(settings) == [fed // 4] * 4
-
-
-def test_a_broker_that_dies_and_comes_back_loses_and_doubles_nothing(parts_folder: Path, database: Database) -> None:
-    need("kafka")
-    with Kafka(parts_folder / "kafka-restart") as broker:
-        settings = own_settings(broker.bootstrap)
-        door = KafkaDoor(Settings(kafka=settings, gateway=GatewaySettings(kafka_timeout=2.0)))
-
-        def announce(numbers: range) -> None:
-            door.produce([(f"study {number % 5}", event(number)) for number in numbers])
-
-        def announce_as_a_store_does(numbers: range) -> None:
-            for _ in range(LIMIT):
-                with contextlib.suppress(NotDurable):
-                    return announce(numbers)
-            raise AssertionError
-
-        announce(range(100))
-        assert door.answers()
-
-        async def work() -> None:
-            loop = loop_of(settings, database)
-            running = asyncio.create_task(loop.run())
-            await wait(lambda: loop.figures.assessed >= 40)
-            await asyncio.to_thread(broker.kill)
-            await wait(lambda: loop.trouble == "kafka")
-            assert not door.answers()
-            with pytest.raises(NotDurable):
-                await asyncio.to_thread(announce, range(100, 125))
-            await asyncio.to_thread(broker.start)
-            await asyncio.to_thread(announce_as_a_store_does, range(100, 150))
-            await wait(lambda: assessed(database)[0] == 150 and loop.trouble is None)
-            await loop.stop()
-            await running
-
-        run(work())
-        assert door.answers()
-        assert assessed(database) == (150, 150)
-        assert sum(committed(settings)) >= 150  # and what was announced twice, once without an answer
-        door.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -33,24 +34,6 @@ from tests.ingest.stage import (
     score_of,
     states,
 )
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with the schema."""
-    path = tmp_path_factory.mktemp("loop") / "empty.db"
-    database = Database(f"sqlite:///{path}")
-    database.upgrade()
-    database.close()  # the last connection to close writes the log into the file
-    return path
-
-
-@pytest.fixture
-def database(empty: Path, tmp_path: Path) -> Database:
-    """An empty database of one test."""
-    path = tmp_path / "edgerad.db"
-    path.write_bytes(empty.read_bytes())
-    return Database(f"sqlite:///{path}")
 
 
 def test_images_are_scored_in_batches_with_few_calls_in_flight(database: Database) -> None:
@@ -323,6 +306,21 @@ def test_a_slow_image_holds_its_record_not_the_others(database: Database) -> Non
     assert len(source.committed) == 30
 
 
+def test_a_source_without_room_is_polled_on_so_that_its_lag_stays_true(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.loop.PAUSED_SECONDS", 0.001)
+    monkeypatch.setattr("ingest.loop.POLL_SECONDS", 60.0)
+    source = Log([message(event(f"a/{n}")) for n in range(40)])
+
+    async def wait(step: str) -> None:
+        polls = source.polls
+        while step == "score" and source.polls < polls + 5:
+            await asyncio.sleep(0.001)
+
+    run(source, Scorer(step=wait), database)
+
+
 def test_the_lag_and_the_figures_are_told(database: Database) -> None:
     lags: list[int] = []
     loop = run(Log([message(event("a/1"))]), Scorer(), database, on_lag=lags.append, component="ingest-3")
@@ -342,10 +340,10 @@ class Killed(BaseException):
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_crash_at_any_step_loses_nothing_and_doubles_nothing(
-    empty: Path, tmp_path_factory: pytest.TempPathFactory, kills: list[int], plan: list[str]
+    empty_database: Path, tmp_path_factory: pytest.TempPathFactory, kills: list[int], plan: list[str]
 ) -> None:
     path = tmp_path_factory.mktemp("crash") / "edgerad.db"
-    path.write_bytes(empty.read_bytes())
+    shutil.copy(empty_database, path)
     database = Database(f"sqlite:///{path}")
     records, keys, refused = [], set(), {}
     for number, kind in enumerate(plan):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from edgerad.database import Database
 from edgerad.ledger import NewImage, ShipPolicy
 from edgerad.records import Assessment, Image, now
 from edgerad.s3server import S3Server
-from edgerad.scoring import Outcome, Scored, ScoreRequest
 from edgerad.sections import IngestSettings
 from edgerad.store import Listed, ObjectStore, StoreConfig, StoreUnavailable
 from ingest import events
@@ -25,6 +24,7 @@ from ingest.books import Books
 from ingest.loop import IngestLoop
 from ingest.sources import SourceRecord
 from ingest.sweep import SweepSource
+from tests.ingest.stage import Scorer, inline
 
 BUCKET = "xray"
 LONG_AGO = now() - timedelta(hours=1)
@@ -83,26 +83,6 @@ class Watched:
         return found
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with the schema."""
-    path = tmp_path_factory.mktemp("sweep") / "empty.db"
-    database = Database(f"sqlite:///{path}")
-    database.upgrade()
-    database.close()
-    return path
-
-
-@pytest.fixture
-def database(empty: Path, tmp_path: Path) -> Iterator[Database]:
-    """An empty database."""
-    path = tmp_path / "edgerad.db"
-    path.write_bytes(empty.read_bytes())
-    database = Database(f"sqlite:///{path}")
-    yield database
-    database.close()
-
-
 @pytest.fixture(autouse=True)
 def _one_event_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every `asyncio.run` of a test runs on the same event loop, as a source is used."""
@@ -121,11 +101,6 @@ def clock() -> Clock:
 def bucket(clock: Clock) -> Bucket:
     """An empty bucket."""
     return Bucket(clock)
-
-
-async def inline(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a blocking function here and now: deterministic."""
-    return function(*arguments)
 
 
 def source_of(bucket: Bucket, database: Database, interval: float = 10.0, **more: Any) -> SweepSource:
@@ -377,16 +352,6 @@ def test_a_nudge_ends_the_wait(bucket: Bucket, database: Database, clock: Clock)
             return await waiting or await source.poll(10, 0.0)
 
     assert keys(asyncio.run(work())) == ["a/1"]
-
-
-class Scorer:
-    """Scores everything."""
-
-    async def score(self, requests: list[ScoreRequest]) -> list[Outcome]:
-        return [
-            Scored(request.image_id, "pneumonia", 0.5, 0.0, "unknown", "m1", "c1", "t1", "litert", 0.01)
-            for request in requests
-        ]
 
 
 def test_an_embedded_store_is_swept_until_everything_has_an_end(tmp_path: Path, database: Database) -> None:
