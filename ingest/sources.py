@@ -205,6 +205,7 @@ class KafkaSource:
 
     def _disconnect(self) -> None:
         consumer, self._consumer = self._consumer, None  # the listener, told of the end, must not commit once more
+        self._lag = None
         if consumer is not None:
             try:
                 consumer.close(autocommit=False, timeout_ms=CONNECT_MS)
@@ -308,7 +309,11 @@ class KafkaSource:
             raise Stuck
 
     def _look(self, consumer: KafkaConsumer) -> tuple[int | None, str | None]:
-        """Return lag and trouble. The client hides a dead broker, so that one is asked every few seconds."""
+        """Return lag and trouble. The client hides a dead broker, so that one is asked every few seconds.
+
+        A reader that joined and was assigned nothing, because there are more readers than partitions, has a lag of 0.
+        One that has no partition while it joins knows nothing: it may be assigned a backlog.
+        """
         from kafka import TopicPartition
         from kafka.errors import KafkaError
         from kafka.structs import MemberState
@@ -336,7 +341,9 @@ class KafkaSource:
                 total += max((ends[partition] or 0) - (position or 0), 0) + under_way.get(partition, 0)
         except KafkaError:
             return None, "kafka"
-        return total, None if consumer.group_metadata().state == MemberState.STABLE else "rebalancing"
+        if consumer.group_metadata().state == MemberState.STABLE:
+            return total, None
+        return total if assigned else None, "rebalancing"
 
 
 def _listener(source: KafkaSource) -> Any:

@@ -184,8 +184,8 @@ def test_the_lag_is_what_is_not_done(settings: KafkaSettings) -> None:
     async def work() -> None:
         async with reading(settings) as source:
             before = (source.lag(), source.trouble)
-            await until(source, lambda: source.lag() == 0)
-            assert [before, (source.lag(), source.trouble)] == [(None, "connecting"), (0, None)]
+            await until(source, lambda: source.trouble is None and source.lag() is not None)
+            assert [before, source.lag()] == [(None, "connecting"), 0]
             for partition in range(2):
                 produce(settings, partition, *(b"%d" % number for number in range(10)))
             found: list[SourceRecord] = []
@@ -195,6 +195,23 @@ def test_the_lag_is_what_is_not_done(settings: KafkaSettings) -> None:
             await until(source, lambda: source.lag() == 20)
             await source.commit([record.position for record in found])
             await until(source, lambda: source.lag() == 15)
+
+    run(work())
+
+
+def test_of_more_readers_than_partitions_one_has_the_lag_and_the_other_has_none(kafka_broker: Kafka) -> None:
+    settings = own_settings(kafka_broker.bootstrap, partitions=1)
+    produce(settings, 0, b"a", b"b", b"c")
+
+    async def work() -> None:
+        async with reading(settings) as first, reading(settings) as second:
+            both = (first, second)
+            for source in both:
+                source.pause()
+            while any(source.trouble for source in both) or None in [source.lag() for source in both]:
+                for source in both:
+                    assert await source.poll(100, 0.1) == []
+            assert {source.lag() for source in both} == {0, 3}
 
     run(work())
 
@@ -276,10 +293,43 @@ def test_a_rebalance_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch
         source._settled_at = time.monotonic()
         monkeypatch.setattr("ingest.sources.LAG_SECONDS", 0.0)
         assert await source.poll(10, 0.0) == []
-        first = (source.trouble, consumer.closed)
+        first = (source.trouble, source.lag(), consumer.closed)
         monkeypatch.setattr("ingest.sources.STUCK_SESSIONS", 0)
         assert await source.poll(10, 0.0) == []
-        assert [first, (source.trouble, consumer.closed)] == [("rebalancing", False), ("kafka", True)]
+        assert [first, (source.trouble, consumer.closed)] == [("rebalancing", None, False), ("kafka", True)]
+        await source.close()
+
+    run(work())
+
+
+class Spare(Rebalancing):
+    """A consumer that joined and was assigned nothing; fails once told to."""
+
+    fails = False
+
+    def poll(self, **_: int) -> dict[TopicPartition, list[Any]]:
+        if self.fails:
+            raise OSError
+        return {}
+
+    def group_metadata(self) -> ConsumerGroupMetadata:
+        return ConsumerGroupMetadata("group", state=MemberState.STABLE)
+
+
+def test_a_reader_that_gets_no_partition_has_no_lag_and_one_that_lost_its_connection_knows_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ingest.sources.LAG_SECONDS", 0.0)
+    consumer = Spare()
+
+    async def work() -> None:
+        source = KafkaSource(KafkaSettings(bootstrap_servers="127.0.0.1:9"))
+        source._consumer = consumer
+        assert await source.poll(10, 0.0) == []
+        joined = (source.lag(), source.trouble)
+        consumer.fails = True
+        assert await source.poll(10, 0.0) == []
+        assert [joined, (source.lag(), source.trouble)] == [(0, None), (None, "kafka")]
         await source.close()
 
     run(work())
