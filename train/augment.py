@@ -35,8 +35,10 @@ class AugmentConfig:
     shear: float = 0.05
     foreign_frame: float = 0.3
     spectrum: float = 0.8
+    sharpness: float = 0.0
     resample: float = 0.5
     exposure: float = 0.8
+    saturate: float = 0.12
     noise: float = 0.3
     text: float = 0.3
     jpeg: float = 0.4
@@ -88,12 +90,14 @@ def augment(
     image = _grey(cv2.warpAffine(grid, moved.matrix, (GRID, GRID), flags=cv2.INTER_LINEAR, borderMode=border))
     if rng.random() < config.spectrum:
         image = _spectrum(image, rng)
+    if rng.random() < config.sharpness:
+        image = _sharpness(image, rng)
     if rng.random() < config.resample:
         image = _resample(image, rng)
     if other is not None and rng.random() < config.foreign_frame:
         image = _foreign_frame(image, other, rng)
     if rng.random() < config.exposure:
-        image = _exposure(image, rng)
+        image = _exposure(image, rng, config.saturate)
     if rng.random() < config.noise:
         image = _noise(image, rng)
     if rng.random() < config.text:
@@ -150,6 +154,15 @@ def _spectrum(image: Grey, rng: np.random.Generator) -> Grey:
     return _clip(coarse)
 
 
+def _sharpness(image: Grey, rng: np.random.Generator) -> Grey:
+    """Blur, or sharpen as an unsharp mask would."""
+    blurred = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.4)))
+    if rng.random() < 0.5:
+        return _grey(blurred)
+    amount = float(rng.uniform(0.3, 1.6))
+    return _grey(cv2.addWeighted(image, 1 + amount, blurred, -amount, 0))
+
+
 def _resample(image: Grey, rng: np.random.Generator) -> Grey:
     """Lose resolution as an unknown scaler would: down by a random kernel, up again by another."""
     side = int(GRID * rng.uniform(0.45, 1.0))
@@ -172,12 +185,15 @@ def _foreign_frame(image: Grey, other: Grey, rng: np.random.Generator) -> Grey:
     return _clip(image * keep + around * (1 - keep))
 
 
-def _exposure(image: Grey, rng: np.random.Generator) -> Grey:
-    """Gamma and a sigmoid-like contrast through one table; linear gain is undone by the stretch anyway."""
+def _exposure(image: Grey, rng: np.random.Generator, saturate: float) -> Grey:
+    """Gamma and a sigmoid-like contrast through one table; linear gain is undone by the stretch anyway.
+
+    Up to the share `saturate` of the range is lost in black, or in white, as where a detector or a window ends.
+    """
     levels = np.linspace(0, 1, 256) ** rng.uniform(0.65, 1.5)
     contrast = rng.uniform(-0.35, 0.35)
     levels = levels + contrast * levels * (1 - levels) * (2 * levels - 1) * 2
-    low, high = rng.uniform(0, 0.12), rng.uniform(0.85, 1.0)
+    low, high = rng.uniform(-saturate, 0.12), rng.uniform(0.85, 1 + saturate)
     return _grey(cv2.LUT(image, _clip((low + (high - low) * levels) * 255)))
 
 

@@ -63,7 +63,7 @@ def test_without_any_change_nothing_but_the_last_resampling_differs(grid: Grey) 
 
 
 @pytest.mark.parametrize(
-    "change", ["spectrum", "resample", "exposure", "noise", "text", "jpeg", "cutout", "foreign_frame"]
+    "change", ["spectrum", "sharpness", "resample", "exposure", "noise", "text", "jpeg", "cutout", "foreign_frame"]
 )
 def test_each_change_can_be_switched_on_by_itself(grid: Grey, change: str) -> None:
     config = AugmentConfig(**{**vars(NOTHING), change: 1.0})
@@ -111,6 +111,30 @@ def test_the_energy_of_fine_bands_no_longer_tells_sharp_images_from_soft_ones(gr
     assert before > 1.8
     assert np.median(drawn[0]) / np.median(drawn[1]) < before**0.85
     assert np.mean(drawn[0] < drawn[1]) > 0.03, "either may come out as the softer one"
+
+
+def test_exposure_loses_black_and_white_only_where_it_may() -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (8, 1))
+
+    def ends(saturate: float) -> tuple[list[int], list[int]]:
+        rng = np.random.default_rng(0)
+        drawn = [changes._exposure(ramp, rng, saturate) for _ in range(60)]
+        return [int((image[0] == 0).sum()) for image in drawn], [int((image[0] == 255).sum()) for image in drawn]
+
+    black, white = ends(0.0)
+    assert max(white) <= 3
+    assert np.median(black) <= 5
+    black, white = ends(0.2)
+    assert np.mean(np.array(black) > 12) > 0.2
+    assert np.mean(np.array(white) > 12) > 0.2
+
+
+def test_sharpness_is_varied_both_ways(grid: Grey) -> None:
+    rng = np.random.default_rng(1)
+    fine = [float(np.std(cv2.Laplacian(changes._sharpness(grid, rng), cv2.CV_32F))) for _ in range(40)]
+    own = float(np.std(cv2.Laplacian(grid, cv2.CV_32F)))
+    assert min(fine) < 0.7 * own
+    assert max(fine) > 1.5 * own
 
 
 def test_a_foreign_frame_keeps_the_middle_and_replaces_the_edges(grid: Grey) -> None:

@@ -11,12 +11,12 @@ import pytest
 from edgerad.phantom import random_spec, render
 from serve.bundle import BundleError, load_bundle, read_trusted_keys
 from serve.runtimes import make_runtime
-from tests.train.tiny import build_tiny
+from tests.train.tiny import SIDE, build_tiny
 from train import architecture
 from train.card import model_card
 from train.export import DEFAULT_THRESHOLDS
 from train.fit import FitConfig
-from train.pretrain import SHIPPED, Recipe, Stage, choose_thresholds, load_training, pretrain, subgroups
+from train.pretrain import RECIPE, Recipe, Stage, choose_thresholds, load_training, pretrain, subgroups
 
 
 def write_images(folder: Path, count: int, seed: int) -> Path:
@@ -63,7 +63,7 @@ def test_a_bundle_comes_out_whose_figures_card_and_key_are_its_own(
     monkeypatch.setattr(architecture, "load_imagenet", lambda model, path: 0)
     data, test = write_images(tmp_path / "data", 40, 62), write_images(tmp_path / "test", 8, 63)
     short = FitConfig(epochs=1, batch_size=16)
-    stages = {"learn": Stage(replace(short, map_weight=0.0)), "harden": Stage(short)}
+    stages = {"learn": Stage(replace(short, map_weight=0.0), input_size=SIDE), "harden": Stage(short, input_size=SIDE)}
     recipe = Recipe(phantoms=8, held_out=6, stages=stages)
     said: list[str] = []
     out = tmp_path / "models" / "pneumonia"
@@ -81,7 +81,11 @@ def test_a_bundle_comes_out_whose_figures_card_and_key_are_its_own(
     manifest = bundle.manifest
     assert manifest.training.sources["kermany"] < 40, "some patients are held out"
     assert manifest.training.config["harden"]["fit"]["epochs"] == 1
+    with np.load(tmp_path / "state" / "learn.npz") as learn, np.load(tmp_path / "state" / "harden.npz") as harden:
+        assert manifest.training.seconds >= learn["seconds"].sum() + harden["seconds"].sum() - 0.1
+        spent = learn["cpu_seconds"].sum() + harden["cpu_seconds"].sum()
     assert manifest.training.cpu_seconds is not None
+    assert manifest.training.cpu_seconds >= spent - 0.1
     assert set(manifest.metrics) == {
         "validation", "test", "phantom-standard", "phantom-portable", "phantom-legacy-cr",
     }  # fmt: skip
@@ -114,8 +118,10 @@ def test_thresholds_are_chosen_by_the_errors_that_they_catch() -> None:
 
 
 def test_the_shipped_recipe_learns_first_and_then_unlearns_what_is_no_evidence() -> None:
-    learn, harden = SHIPPED.stages["learn"], SHIPPED.stages["harden"]
-    assert list(SHIPPED.stages) == ["learn", "harden"]
+    learn, harden, unframe = RECIPE.stages.values()
+    assert list(RECIPE.stages) == ["learn", "harden", "unframe"]
     assert learn.augment.frame_only == learn.augment.foreign_frame == learn.augment.spectrum == 0
     assert min(harden.augment.frame_only, harden.augment.foreign_frame, harden.augment.spectrum) > 0
+    assert unframe.augment.frame_only > harden.augment.frame_only
+    assert learn.input_size < harden.input_size == unframe.input_size
     assert learn.fit.map_weight == 0 < harden.fit.map_weight
