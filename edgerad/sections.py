@@ -194,7 +194,7 @@ class ShipSettings(Section):
     batch_size: int = Field(32, ge=1, description="Cases in one de-identification job.")
     batch_age: Seconds = Field(300.0, description="Oldest a queued case may get before a job starts with fewer.")
     actors: int = Field(1, ge=1, description="De-identification actors of a job.")
-    niceness: int = Field(15, ge=0, le=19, description="Niceness of de-identification; that of scoring is 5.")
+    niceness: int = Field(10, ge=0, le=19, description="Niceness of de-identification; that of scoring is 5.")
     image_timeout: Seconds = Field(900.0, description="Seconds that de-identifying one image may take.")
     poll_interval: Seconds = Field(5.0, description="Seconds between looks at the queue and for receipts.")
     retry_initial: Seconds = Field(5.0, description="First pause after a failed transfer; doubles, with jitter.")
