@@ -14,7 +14,7 @@ from deploy.demo_full import environment
 from deploy.kafka import Kafka
 from edgerad.phantom import write_set
 
-pytestmark = [pytest.mark.ray, pytest.mark.tf, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.tf, pytest.mark.timeout(1500)]
 
 
 def demo(*arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def demo(*arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=800,
+        timeout=1400,
     )
     assert done.returncode == 0, f"{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
     return dict(json.loads(done.stdout))
