@@ -18,11 +18,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydicom import Dataset, dcmread, dcmwrite
+from sqlalchemy import select
 
 from edgerad import envelope
 from edgerad.database import Database
 from edgerad.parcels import WAYBILL, ParcelManifest, context, packed, sealed_key, waybill_key
 from edgerad.phantom import random_spec, render, to_dicom
+from edgerad.records import Audit, CoreCase
 from edgerad.store import Head, Listed, ObjectGone, ObjectStore, ObjectTooLarge, StoreConfig, Stored, StoreUnavailable
 from ship import headers, pixels
 from ship.keys import SiteKey
@@ -230,3 +232,20 @@ def bench(database: Database, store: MemoryStore, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(job, "run", made.train)
     made.core().prepare()
     return made
+
+
+def cases(database: Database) -> list[CoreCase]:
+    """All cases of the core."""
+    with database.read() as session:
+        return list(session.scalars(select(CoreCase)))
+
+
+def audits(database: Database) -> list[tuple[str, str]]:
+    """What the audit holds, oldest first: action and subject."""
+    with database.read() as session:
+        return [(row.action, row.subject) for row in session.scalars(select(Audit).order_by(Audit.audit_id))]
+
+
+def add_private(dataset: Dataset) -> None:
+    """Leave a name in a private attribute."""
+    dataset.private_block(0x0011, "ACME 1", create=True).add_new(0x01, "LO", "ROE^JANE")
