@@ -38,7 +38,7 @@ class AugmentConfig:
     sharpness: float = 0.0
     resample: float = 0.5
     exposure: float = 0.8
-    saturate: float = 0.12
+    saturate: float = 0.0
     noise: float = 0.3
     text: float = 0.3
     jpeg: float = 0.4

@@ -110,13 +110,14 @@ class Stage:
 
 LEARN = Stage(
     FitConfig(epochs=7, map_weight=0.0, seed=SEED),
-    AugmentConfig(frame_only=0.0, foreign_frame=0.0, spectrum=0.0, sharpness=0.5, saturate=0.0),
+    AugmentConfig(frame_only=0.0, foreign_frame=0.0, spectrum=0.0, sharpness=0.5),
     input_size=160,
 )
 """From ImageNet to the finding, under changes that leave an image what it is."""
 
 HARDEN = Stage(
-    FitConfig(epochs=3, learning_rate=2e-4, ema_decay=0.99, frozen_blocks=5, seed=SEED), AugmentConfig(frame_only=0.08)
+    FitConfig(epochs=3, learning_rate=2e-4, ema_decay=0.99, frozen_blocks=5, seed=SEED),
+    AugmentConfig(frame_only=0.08, saturate=0.12),
 )
 """Away from what is no evidence: sharpness equalised, foreign frames, frames alone; the map drawn to lesions.
 
@@ -124,7 +125,8 @@ At a larger input, where what a network learnt at 160 pixels ranks better (`TRIE
 """
 
 UNFRAME = Stage(
-    FitConfig(epochs=1, learning_rate=1e-4, ema_decay=0.99, frozen_blocks=5, seed=SEED), AugmentConfig(frame_only=0.25)
+    FitConfig(epochs=1, learning_rate=1e-4, ema_decay=0.99, frozen_blocks=5, seed=SEED),
+    AugmentConfig(frame_only=0.25, saturate=0.12),
 )
 """What `harden` leaves of living on frames: a quarter of the images are frames alone."""
 
