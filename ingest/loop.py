@@ -20,9 +20,6 @@ bad image must not be tried for ever:
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,9 +31,10 @@ from edgerad.store import Head, StoreError
 from edgerad.telemetry import get_logger
 from ingest import events
 from ingest.books import Books
+from ingest.calls import Calls
 from ingest.outside import Objects, Outside
 from ingest.report import Reporter
-from ingest.retry import ScorerBusy, ScorerDown, Sleep
+from ingest.retry import Sleep, within
 from ingest.sources import EventSource, Position, SourceRecord
 from ingest.work import Figures, Receipt, Work
 
@@ -67,19 +65,16 @@ class IngestLoop:
     ) -> None:
         """Keep the parts; nothing runs before `run`. `blocking` runs a blocking function, `sleep` pauses."""
         self.figures = Figures()
-        self._source, self._scorer, self._books, self._objects = source, scorer, books, objects
+        self._source, self._books, self._objects = source, books, objects
         self._tuning = tuning
         self._outside = Outside(scorer, objects, tuning, blocking, sleep)
         self._reporter = Reporter(books.database, component, on_lag, blocking)
         self._log = get_logger(component)
         self.capacity = tuning.batch_size * (tuning.calls_in_flight + READY_BATCHES)
-        self._calls = asyncio.Semaphore(tuning.calls_in_flight)
+        self._calls = Calls(scorer, self._outside, tuning, self.figures, self._settle, component)
         self._flying: dict[str, Work] = {}
-        self._ready: deque[Work] = deque()
         self._done: list[Position] = []
-        self._news, self._finished, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._scoring, self._idle = 0, asyncio.Event()
-        self._idle.set()
+        self._finished, self._room = asyncio.Event(), asyncio.Event()
         self._stopping = False
 
     @property
@@ -106,7 +101,7 @@ class IngestLoop:
         """Run until `stop`, then end what is under way and commit it. Raises what the loop cannot handle."""
         try:
             async with asyncio.TaskGroup() as group:
-                chores = [self._dispatch(), self._commit(), self._reporter.run(self.stats)]
+                chores = [self._calls.run(group), self._commit(), self._reporter.run(self.stats)]
                 tasks = [group.create_task(chore) for chore in chores]
                 await self._pump(group)
                 for task in tasks:
@@ -128,7 +123,7 @@ class IngestLoop:
             if self._stopping or self._must_pause():
                 self._source.pause()
                 self._room.clear()
-                await self._within(PAUSED_SECONDS, self._room)
+                await within(PAUSED_SECONDS, self._room)
                 records = await self._source.poll(1, 0.0)
             else:
                 self._source.resume()
@@ -137,7 +132,7 @@ class IngestLoop:
                 await self._take_alive(records)
                 if len(records) < self._tuning.batch_size:
                     # Few come: those that come while others are scored are taken in by one transaction.
-                    await self._within(min(self._tuning.linger, POLL_SECONDS), self._idle)
+                    await within(min(self._tuning.linger, POLL_SECONDS), self._calls.idle)
 
     def _must_pause(self) -> bool:
         # Room for a batch at least: many small transactions would cost more than they gain.
@@ -232,90 +227,7 @@ class IngestLoop:
             work.receipts.append(receipt)
             return
         work = self._flying[image.image_id] = Work(image, [receipt])
-        self._ready.append(work)
-        self._idle.clear()
-        self._news.set()
-
-    async def _dispatch(self) -> None:
-        while True:
-            await self._calls.acquire()
-            batch = await self._gather()
-            self._scoring += 1
-            self._group.create_task(self._carry(batch, holding=True))
-
-    async def _gather(self) -> list[Work]:
-        """Return the next batch: full, or what there is once no call is under way or `linger` seconds have passed.
-
-        Each batch costs a call and two transactions, so images wait for each other, but only while others are scored.
-        """
-        while not self._ready:
-            self._news.clear()
-            await self._news.wait()
-        deadline = time.monotonic() + self._tuning.linger
-        while (
-            self._scoring and len(self._ready) < self._tuning.batch_size and (left := deadline - time.monotonic()) > 0
-        ):
-            self._news.clear()
-            await self._within(left, self._news)
-        return [self._ready.popleft() for _ in range(min(self._tuning.batch_size, len(self._ready)))]
-
-    async def _carry(self, batch: list[Work], holding: bool = False) -> None:
-        """Have a batch scored until each of its images has an end; `holding` tells that a call is granted already."""
-        failures = 0
-        while batch:
-            if not holding:
-                await self._calls.acquire()
-                self._scoring += 1
-            holding = False
-            failure: Exception | None = None
-            outcomes: list[Outcome] = []
-            try:
-                outcomes = await self._score(batch)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the images are kept and the fault looked for
-                failure = error
-            finally:
-                self._end_call()
-            if failure is not None:
-                batch, outcomes = await self._blame(batch, failure)
-            if outcomes:
-                batch = await self._settle(batch, outcomes)
-            if batch:
-                failures += 1
-                self.figures.retried += len(batch)
-                await self._outside.wait(failures, pushed_back=isinstance(failure, ScorerBusy))
-
-    def _end_call(self) -> None:
-        self._calls.release()
-        self._scoring -= 1
-        if not self._scoring:
-            self._idle.set()
-            self._news.set()
-
-    async def _score(self, batch: list[Work]) -> list[Outcome]:
-        outcomes = await self._scorer.score([work.request for work in batch])
-        if [outcome.image_id for outcome in outcomes] != [work.image.image_id for work in batch]:
-            raise ScorerDown("wrong-answer")
-        return outcomes
-
-    async def _blame(self, batch: list[Work], failure: Exception) -> tuple[list[Work], list[Outcome]]:
-        """Decide about a call that failed as a whole; return what to try again, or the one image with its refusal."""
-        if isinstance(failure, ScorerBusy):
-            return batch, []
-        reason = failure.reason if isinstance(failure, ScorerDown) else "scoring-failed"
-        self._log.warning("call to Serve failed", reason=reason, batch=len(batch), error=failure)
-        if not await self._outside.serve.works():
-            return batch, []
-        if len(batch) > 1:
-            half = len(batch) // 2
-            for work in batch:
-                work.attempts += 1
-            self._group.create_task(self._carry(batch[half:]))
-            return batch[:half], []
-        work = batch[0]
-        if work.attempts + 1 < self._tuning.max_attempts:
-            work.attempts += 1
-            return batch, []
-        return batch, [Refused(work.image.image_id, reason, f"Serve answers, but not for this image: {reason}")]
+        self._calls.add(work)
 
     async def _settle(self, batch: list[Work], outcomes: list[Outcome]) -> list[Work]:
         """Write what is final, look into what is not; return the images to try again."""
@@ -414,9 +326,3 @@ class IngestLoop:
             self._finished.clear()
             done, self._done = self._done, []
             await self._source.commit(done)
-
-    @staticmethod
-    async def _within(seconds: float, event: asyncio.Event) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await event.wait()

@@ -186,13 +186,15 @@ def test_a_killed_actor_is_started_again_and_nothing_is_lost_or_doubled(
             stats = ray.get(actor.stats.remote(), timeout=LIMIT)
             return dict(stats.get(component, {}))
 
-        wait(lambda: states(database).get("assessed", 0) == 20 and figures().get("inflight", 0) > 0)
+        # How many are done by then hangs on which images shared a batch with a slow one.
+        wait(lambda: states(database).get("assessed", 0) >= 4 and figures().get("inflight", 0) > 0)
+        before = states(database)["assessed"]
         ray.kill(actor, no_restart=False)
         gate.touch()
         wait(lambda: states(database) == {"assessed": 60})
         with database.read() as session:
             assert session.scalar(select(func.count()).select_from(Assessment)) == 60
-        assert figures()["assessed"] <= 40  # of the new process alone
+        assert figures()["assessed"] <= 60 - before  # of the new process alone
         wait(lambda: figures()["lag"] == 0)
         ray.get(actor.stop.remote(), timeout=LIMIT)
         ray.get(running, timeout=LIMIT)
