@@ -42,7 +42,8 @@ class Tally:
     """What was counted over a set of images."""
 
     images: int = 0
-    quarantined: int = 0
+    quarantined: list[int] = field(default_factory=list)
+    """Numbers in the set, from 0, of images that nobody could prove clean."""
     lines: int = 0
     missed: list[str] = field(default_factory=list)
     """Lines that were not found, of images that were released: the image's number in the set from 0, and their kind."""
@@ -50,8 +51,8 @@ class Tally:
     """Images that were released with at least one of them."""
     markers: int = 0
     markers_hit: int = 0
-    outside: list[float] = field(default_factory=list)
-    """Share of each image that was filled further than 1.6 capitals' heights from the rectangle of any line's ink."""
+    outside: dict[int, float] = field(default_factory=dict)
+    """Of each released image, the share filled over 1.6 capitals' heights from the rectangle of a line's ink."""
     filled: list[float] = field(default_factory=list)
     """Share of each image that was filled."""
     inked: list[float] = field(default_factory=list)
@@ -66,15 +67,16 @@ class Tally:
         found = self.lines - len(self.missed)
         return {
             "images": self.images,
-            "quarantined": self.quarantined,
+            "quarantined": len(self.quarantined),
+            "quarantined_images": self.quarantined,
             "released_with_lines_left": self.with_lines_left,
             "lines": self.lines,
             "recall": round(found / max(self.lines, 1), 5),
             "missed": self.missed,
             "markers": self.markers,
             "markers_kept": round(1 - self.markers_hit / max(self.markers, 1), 4),
-            "outside_median": _median(self.outside),
-            "outside_max": round(max(self.outside, default=0.0), 6),
+            "outside_median": _median([*self.outside.values()]),
+            "outside_most": dict(sorted(self.outside.items(), key=lambda item: -item[1])[:5]),
             "filled_median": _median(self.filled),
             "inked_median": _median(self.inked),
             "cpu_s_per_megapixel": _median(self.seconds),
@@ -89,12 +91,12 @@ def _median(values: Sequence[float]) -> float:
 
 def measure(case: Burned, identity: Identity, tally: Tally, *, independent: bool) -> redaction.Redaction | None:
     """Redact one image and count; None when it would be quarantined."""
-    tally.images += 1
+    number, tally.images = tally.images, tally.images + 1
     started = time.process_time()
     try:
         done = redaction.redact_text(case.pixels, Identity(), max_share=1.0)
     except redaction.Doubtful:
-        tally.quarantined += 1
+        tally.quarantined.append(number)
         return None
     tally.seconds.append((time.process_time() - started) / (case.pixels.size / 1e6))
     filled = px.mask(case.pixels, done.boxes)
@@ -109,11 +111,11 @@ def measure(case: Burned, identity: Identity, tally: Tally, *, independent: bool
         if not found(stroke, filled):
             block = stroke.block
             kind = f"{block.height} px, {block.contrast:+d}, {block.rotation}°, {block.script}"
-            tally.missed.append(f"image {tally.images - 1}: {kind}")
+            tally.missed.append(f"image {number}: {kind}")
     tally.with_lines_left += len(tally.missed) > before
     for box in case.others:
         near[box.grown(box.short_side // 2).clipped(*near.shape).slices] = True
-    tally.outside.append(float((filled & ~near).mean()))
+    tally.outside[number] = round(float((filled & ~near).mean()), 6)
     tally.filled.append(float(filled.mean()))
     tally.inked.append(float(inked.mean()))
     if case.marker is not None:

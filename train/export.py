@@ -54,8 +54,11 @@ def export_bundle(
     key: Ed25519PrivateKey | None,
     calibration: Calibration = DEFAULT_CALIBRATION,
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    litert: bytes | None = None,
 ) -> Bundle:
     """Write `model` as a bundle at `path`; `golden` and `parity` are model inputs uint8 [n, size, size, 1].
+
+    `litert` is the model converted already, where the caller has it.
 
     The kernels are rounded to half precision in `model` itself first, so that both artifacts hold the same numbers in
     half the space. The Keras file holds the network alone; its activation map, which the LiteRT file gives besides, is
@@ -64,7 +67,7 @@ def export_bundle(
     """
     round_kernels(model)
     size = int(model.input_shape[1])
-    content = convert_litert(model)
+    content = convert_litert(model) if litert is None else litert
     reference = calibration.apply(keras_outputs(model, parity)[0])
     other = calibration.apply(litert_outputs(content, parity)[0])
     difference = float(np.max(np.abs(reference - other)))
@@ -163,11 +166,6 @@ def convert_litert(model: keras.Model) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())
-
-
-def keras_logits(model: keras.Model, inputs: Inputs) -> Floats:
-    """Return the logits [n] of model inputs [n, size, size, 1]."""
-    return keras_outputs(model, inputs)[0]
 
 
 def keras_outputs(model: keras.Model, inputs: Inputs, batch_size: int = 8) -> tuple[Floats, Maps]:
