@@ -16,9 +16,10 @@ from serve.bundle import bundled_keys, bundled_model, load_bundle
 from serve.score import open_scorer
 
 REPORT: dict[str, Any] = {
-    "images_per_second": {
-        "limit": 200.0, "limit_with_fetch": 160.0, "bare": 100.0, "serve": 180.0, "pipeline": 150.0,
-        "fastapi": 20.0, "reference": 1.5,
+    "all_repeats": {  # the machine slows down between the turns
+        "limit": [200.0, 160.0, 50.0], "limit_with_fetch": [160.0, 140.0, 40.0], "bare": [100.0, 80.0, 25.0],
+        "serve": [180.0, 144.0, 30.0], "pipeline": [150.0, 120.0, 40.0], "fastapi": [20.0, 16.0, 5.0],
+        "reference": [1.5, 1.2, 0.4],
     },
     "single_image_ms": 10.0,
     "latency_at_half_load": {"p50_ms": 90.0, "lost": 0},
@@ -43,13 +44,14 @@ def phantoms_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_goals_are_met_and_missed_as_the_figures_say() -> None:
     judged = serving.goals(REPORT)
     assert all(goal.get("met", True) for goal in judged.values())
+    assert judged["serve / limit"] == {"value": 0.9, "at_least": 0.9, "met": True}, "not the last turn alone"
     assert judged["pipeline / limit"] == {"value": 0.75, "at_least": 0.75, "met": True}
     worse = {
         **REPORT,
         "single_image_ms": 5.0,
         "queues": [{"lost": 1}],
         "spike": {**REPORT["spike"], "first_extra_replica_seconds": None},
-        "images_per_second": {**REPORT["images_per_second"], "serve": 100.0},
+        "all_repeats": {**REPORT["all_repeats"], "serve": [100.0, 80.0, 45.0]},
     }
     missed = {name for name, goal in serving.goals(worse).items() if not goal.get("met", True)}
     assert missed == {
