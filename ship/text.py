@@ -128,6 +128,11 @@ def is_oblique(line: Line) -> bool:
     return line.tilt >= TILT and line.score >= SURE and alphanumerics(line.text) > MIN_ALPHANUMERICS
 
 
+def _height(line: Line) -> float:
+    """An oblique line is as high as its letters; another as its box, or ribs a few degrees off would pass for text."""
+    return line.height if line.tilt >= TILT else line.box.short_side
+
+
 def is_line_shaped(line: Line, shape: tuple[int, int]) -> bool:
     """Whether the line is long and low, as anatomy taken for a letter is not: text, even if it cannot be read."""
     longer = max(line.box.x1 - line.box.x0, line.box.y1 - line.box.y0)
@@ -152,7 +157,7 @@ def to_redact(
             continue
         elif is_line_shaped(line, shape):
             chosen.append(line)
-        elif line.score < MIN_SCORE or line.height > limit:
+        elif line.score < MIN_SCORE or _height(line) > limit:
             continue
         elif alphanumerics(line.text) >= MIN_ALPHANUMERICS:
             chosen.append(line)
