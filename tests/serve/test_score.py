@@ -20,7 +20,7 @@ from serve.score import ImageScore, Scorer, open_scorer
 class Fixed:
     """A runtime that gives what it is told."""
 
-    name = "fixed"
+    name, whole_batches = "fixed", True
 
     def __init__(self, *logits: float) -> None:
         self.logits, self.batches = list(logits), 0
