@@ -43,12 +43,7 @@ class Line:
     tilt: float = 0.0
     """Degrees, 0 to 45, by which a line at least twice as long as high is off upright or lying."""
     across: float = 0.0
-    """Height in pixels of a line that is tilted, whose box is higher than itself."""
-
-    @property
-    def height(self) -> float:
-        """Pixels between the line's long sides."""
-        return self.across or self.box.short_side
+    """Pixels between the long sides of such a line, whose box is higher than itself if it is tilted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ def is_oblique(line: Line) -> bool:
 
 def _height(line: Line) -> float:
     """An oblique line is as high as its letters; another as its box, or ribs a few degrees off would pass for text."""
-    return line.height if line.tilt >= TILT else line.box.short_side
+    return line.across if line.tilt >= TILT else line.box.short_side
 
 
 def is_line_shaped(line: Line, shape: tuple[int, int]) -> bool:

@@ -58,7 +58,7 @@ def export_bundle(
 ) -> Bundle:
     """Write `model` as a bundle at `path`; `golden` and `parity` are model inputs uint8 [n, size, size, 1].
 
-    `litert` is the model converted already, where the caller has it.
+    `litert` is the model with rounded kernels, converted already, where the caller has it.
 
     The kernels are rounded to half precision in `model` itself first, so that both artifacts hold the same numbers in
     half the space. The Keras file holds the network alone; its activation map, which the LiteRT file gives besides, is

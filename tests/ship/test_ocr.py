@@ -46,8 +46,8 @@ def test_an_oblique_line_is_known_by_its_tilt_and_height() -> None:
     (straight,), (oblique,) = (ocr.read_lines(np.asarray(view, np.uint8), ocr.engines()[0]) for view in (page, turned))
     assert (straight.text, oblique.text) == ("Jane Doe 4711", "Jane Doe 4711")
     assert oblique.tilt == pytest.approx(25, abs=2)
-    assert oblique.height == pytest.approx(straight.height, rel=0.25)
-    assert oblique.box.short_side > 2 * oblique.height
+    assert oblique.across == pytest.approx(straight.box.short_side, rel=0.25)
+    assert oblique.box.short_side > 2 * oblique.across
 
 
 def test_a_line_that_runs_up_is_read_after_a_quarter_turn_at_its_place() -> None:
