@@ -31,11 +31,15 @@ FEATURES_LAYER, LOGIT_LAYER = "head_relu", "logit"
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """What a runtime may use: CPU threads of a call, calls at a time, batch sizes that a GPU runtime compiles ahead."""
+    """What a runtime may use: CPU threads of a call, calls at a time, batch sizes that a GPU runtime compiles ahead.
+
+    With `gpu` a runtime for GPUs refuses to do without one.
+    """
 
     threads: int = 1
     parallel: int = 1
     warm_batches: tuple[int, ...] = (1, 16)
+    gpu: bool = False
 
 
 class Runtime(Protocol):
@@ -127,7 +131,13 @@ class TensorFlowRuntime:
     def __init__(self, bundle: Bundle, options: RuntimeOptions) -> None:
         import tensorflow as tf
 
-        for device in tf.config.list_physical_devices("GPU"):
+        devices = tf.config.list_physical_devices("GPU")
+        if options.gpu and not devices:
+            raise BundleError(
+                "this replica has a GPU, but TensorFlow sees none: install its CUDA libraries on this machine"
+                f" (pip install 'tensorflow[and-cuda]=={tf.__version__}'), or set serve.num_gpus to 0"
+            )
+        for device in devices:
             try:
                 tf.config.experimental.set_memory_growth(device, True)
             except RuntimeError as error:  # the device was used before, by this same process

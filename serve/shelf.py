@@ -60,7 +60,12 @@ class Shelf:
             self.path(digest),
             trusted_keys=self.trusted_keys(),
             runtime=runtime,
-            options=RuntimeOptions(threads=tuning.threads, parallel=tuning.decode_threads),
+            options=RuntimeOptions(
+                threads=tuning.threads,
+                parallel=tuning.decode_threads,
+                warm_batches=(1, self._settings.ingest.batch_size),
+                gpu=tuning.num_gpus > 0,
+            ),
             limits=Limits(max_pixels=tuning.max_pixels, max_bytes=tuning.max_object_bytes),
             view_threshold=tuning.view_threshold,
         )

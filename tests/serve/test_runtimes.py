@@ -104,3 +104,12 @@ def test_tensorflow_gives_what_litert_gives(scorer: Scorer) -> None:
     assert tensorflow.explain(batch[:0])[1].shape == (0, *bundle.golden_maps().shape[1:])
     shown, drawn = (runtime.explain(batch)[1] for runtime in (scorer.runtime, tensorflow))
     assert np.abs(shown - drawn).max() <= 0.05 * np.ptp(drawn)
+
+
+@pytest.mark.tf
+def test_a_replica_with_a_gpu_does_not_do_without_in_silence(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [])
+    with pytest.raises(BundleError, match=r"TensorFlow sees none.*tensorflow\[and-cuda\].*serve.num_gpus"):
+        make_runtime("tensorflow", scorer.bundle, RuntimeOptions(gpu=True))
