@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import gpu, gpu_replicas
 from edgerad.scoring import Outcome, Refused, Scored, ScoreRequest
+from serve.app import CALLS_PER_REPLICA
 from serve.bundle import bundled_keys, bundled_model, load_bundle
 
 
@@ -90,7 +91,7 @@ class Handle:
 def test_a_turn_keeps_the_replicas_full_and_counts_refusals_apart() -> None:
     handle = Handle()
     done = gpu_replicas.turn(handle, "decoding", 2, 0.2, files=4, batch=4)
-    assert 1 < handle.most <= 2 * gpu_replicas.CALLS_PER_REPLICA
+    assert 1 < handle.most <= 2 * CALLS_PER_REPLICA
     assert done["images_per_second"] > 0
     assert done["refused"] > 0
     assert 0 <= done["cpu_percent"] <= 100
