@@ -37,6 +37,8 @@ class AugmentConfig:
     spectrum: float = 0.8
     sharpness: float = 0.0
     resample: float = 0.5
+    coarsest: float = 0.45
+    nearest: float = 0.1
     exposure: float = 0.8
     saturate: float = 0.0
     noise: float = 0.3
@@ -93,7 +95,7 @@ def augment(
     if rng.random() < config.sharpness:
         image = _sharpness(image, rng)
     if rng.random() < config.resample:
-        image = _resample(image, rng)
+        image = _resample(image, rng, config)
     if other is not None and rng.random() < config.foreign_frame:
         image = _foreign_frame(image, other, rng)
     if rng.random() < config.exposure:
@@ -163,11 +165,14 @@ def _sharpness(image: Grey, rng: np.random.Generator) -> Grey:
     return _grey(cv2.addWeighted(image, 1 + amount, blurred, -amount, 0))
 
 
-def _resample(image: Grey, rng: np.random.Generator) -> Grey:
-    """Lose resolution as an unknown scaler would: down by a random kernel, up again by another."""
-    side = int(GRID * rng.uniform(0.45, 1.0))
+def _resample(image: Grey, rng: np.random.Generator, config: AugmentConfig) -> Grey:
+    """Lose resolution as an unknown scaler would: down by a random kernel, up again by another.
+
+    Down to the share `coarsest` of a side, and by the chance `nearest` without any averaging.
+    """
+    side = int(GRID * rng.uniform(config.coarsest, 1.0))
     down, up = (KERNELS[int(index)] for index in rng.integers(len(KERNELS), size=2))
-    if rng.random() < 0.1:
+    if rng.random() < config.nearest:
         down = cv2.INTER_NEAREST
     small = cv2.resize(image, (side, side), interpolation=down)
     return _grey(cv2.resize(small, (image.shape[1], image.shape[0]), interpolation=up))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve.decode import decode
-from serve.preprocess import GRID, INPUT_SIZE, Plane, stretch, to_grid, to_input
+from serve.preprocess import GRID, INPUT_SIZE, Input, Plane, stretch, to_grid, to_input
 from train.architecture import map_side
 from train.augment import DEFAULT_AUGMENT, AugmentConfig, augment, draw_geometry, frame_only, move_lesion
 
@@ -30,13 +30,15 @@ class Batch:
     """What one training step sees: uint8 [n, side, side, 1], labels and weights float32 [n].
 
     A label is 0, 1, or 0.5 for an image that shows nothing to tell by. `lesions`, float32 [n, cells, cells], sums to 1
-    over the cells of the activation map where it is known where the lesion lies, and is 0 where it is not.
+    over the cells of the activation map where it is known where the lesion lies, and is 0 where it is not. `others`,
+    where a training asks for them, are the same images changed in another way, whole ones all, of the same shape.
     """
 
     images: Images
     labels: Vector
     weights: Vector
     lesions: npt.NDArray[np.float32]
+    others: Images | None = None
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,10 @@ class CaseBatches:
         weights: Vector | None = None,
         config: AugmentConfig = DEFAULT_AUGMENT,
         input_size: int = INPUT_SIZE,
+        pairs: bool = False,
     ) -> None:
+        """Keep what batches are made of; with `pairs` every image comes twice, changed in two ways."""
+        self.pairs = pairs
         self.cases, self.batch_size, self.seed = cases, batch_size, seed
         self.weights = balanced_weights(cases) if weights is None else weights
         self.config, self.input_size = config, input_size
@@ -225,4 +230,9 @@ class CaseBatches:
             images.append(augment(grid, rng, self.config, self.input_size, geometry=geometry, other=other))
             if self.cases.lesions is not None:
                 lesions[position] = move_lesion(self.cases.lesions[index], geometry, cells)
-        return Batch(np.stack(images), labels, self.weights[chosen], lesions)
+        others = np.stack([self._whole(index, rng) for index in chosen]) if self.pairs else None
+        return Batch(np.stack(images), labels, self.weights[chosen], lesions, others)
+
+    def _whole(self, index: int, rng: np.random.Generator) -> Input:
+        """Return an image changed in a way of its own, with no frame but its own."""
+        return augment(self.cases.grids[index], rng, self.config, self.input_size)

@@ -43,6 +43,7 @@ class FitConfig:
     freeze_batch_norm: bool = False
     map_weight: float = 0.3  # of the loss that draws the activation map to lesions whose place is known
     map_temperature: float = 2.0
+    agreement: float = 0.0  # weight of the loss that has two views of an image get one logit; batches of pairs
     seed: int = 20260
 
 
@@ -144,8 +145,8 @@ def fit(
     for epoch in range(len(losses), config.epochs):
         began, cpu, total = perf_counter(), process_time(), 0.0
         for batch in batches(epoch, steps_per_epoch):
-            parts = (batch.images, batch.labels, batch.weights, batch.lesions)
-            total += float(step(*(tf.constant(part) for part in parts)))
+            parts = (batch.images, batch.labels, batch.weights, batch.lesions, batch.others)
+            total += float(step(*(tf.constant(part) for part in parts if part is not None)))
             count += 1
             _average(average, model.get_weights(), min(config.ema_decay, (1 + count) / (10 + count)))
         losses.append(total / steps_per_epoch)
@@ -182,13 +183,17 @@ def make_optimizer(model: keras.Model, config: FitConfig, steps_per_epoch: int) 
 def _make_step(model: keras.Model, optimizer: keras.Optimizer, config: FitConfig, strategy: Any) -> Callable[..., Any]:
     import tensorflow as tf
 
-    def replica_step(images: Any, labels: Any, weights: Any, lesions: Any) -> Any:
+    def replica_step(images: Any, labels: Any, weights: Any, lesions: Any, *others: Any) -> Any:
         targets = labels * (1 - config.label_smoothing) + 0.5 * config.label_smoothing
         with tf.GradientTape() as tape:
-            output = model(tf.cast(images, tf.float32), training=True)
-            logits, cells = output if config.map_weight else (output, None)
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, tf.cast(logits[:, 0], tf.float32))
+            output = model(tf.cast(tf.concat([images, *others], axis=0), tf.float32), training=True)
+            outputs, cells = output if config.map_weight else (output, None)
+            logits = tf.reshape(tf.cast(outputs, tf.float32), (1 + len(others), -1))  # a row for each view
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits[0])
+            if others:
+                losses = pair_losses(losses, logits[0], logits[1], labels, targets, config.agreement)
             if cells is not None:
+                cells = cells[: tf.shape(images)[0]]
                 losses += config.map_weight * map_losses(cells, lesions, config.map_temperature)
             # Divided by the global batch: the workers' gradients are summed.
             loss = tf.reduce_sum(losses * weights) / config.batch_size
@@ -204,6 +209,20 @@ def _make_step(model: keras.Model, optimizer: keras.Optimizer, config: FitConfig
 
     compiled: Callable[..., Any] = tf.function(step, reduce_retracing=True)
     return compiled
+
+
+def pair_losses(losses: Any, one: Any, other: Any, labels: Any, targets: Any, agreement: float) -> Any:
+    """Losses [n] of pairs: the mean of both views' cross-entropy, and how far their logits [n] are apart, squared.
+
+    That counts less far from 0, where a difference changes no decision: half at a logit of 2, a fifth at 4. An image of
+    which nothing but its frame is left (label 0.5) has no second view. `losses` are those of the first.
+    """
+    import tensorflow as tf
+
+    second = tf.nn.sigmoid_cross_entropy_with_logits(targets, other)
+    nearer = tf.stop_gradient(tf.minimum(tf.abs(one), tf.abs(other)))
+    apart = tf.square(one - other) / (1.0 + 0.25 * tf.square(nearer))
+    return tf.where(labels == 0.5, losses, 0.5 * (losses + second) + agreement * apart)
 
 
 def map_losses(cells: Any, lesions: Any, temperature: float) -> Any:

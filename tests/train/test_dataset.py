@@ -172,6 +172,20 @@ def test_a_frame_alone_has_the_target_that_says_nothing() -> None:
     assert sorted(batch.labels.tolist()) == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
+def test_the_other_of_a_pair_is_the_same_image_changed_in_another_way_and_never_a_frame() -> None:
+    cases = drawn(8)
+    (batch,) = CaseBatches(cases, 8, 0, config=AugmentConfig(frame_only=1.0), input_size=64, pairs=True)(0, 1)
+    assert batch.others is not None
+    spread = [views[:, 24:40, 24:40].std(axis=(1, 2)) for views in (batch.images, batch.others)]
+    assert spread[0].max() < 8 < spread[1].min(), "nothing but noise inside a frame"
+    (batch,) = CaseBatches(cases, 8, 0, config=AugmentConfig(frame_only=0.0), input_size=64, pairs=True)(0, 1)
+    assert batch.others is not None
+    assert batch.others.shape == batch.images.shape
+    assert not any(np.array_equal(one, other) for one, other in zip(batch.images, batch.others, strict=True))
+    (batch,) = CaseBatches(cases, 8, 0, input_size=64)(0, 1)
+    assert batch.others is None
+
+
 def test_phantoms_know_where_their_lesion_lies() -> None:
     cases = phantom_cases(phantom_specs(6, TEST_SEED, sizes=(256,)))
     assert cases.labels.tolist() == [0, 1, 0, 1, 0, 1]

@@ -143,6 +143,38 @@ def test_the_map_loss_knows_only_lesions_and_no_level() -> None:
 
 
 @pytest.mark.tf
+def test_views_that_disagree_cost_more_where_a_decision_hangs_on_it() -> None:
+    from train.fit import pair_losses
+
+    first = np.array([0.7, 0.7, 0.1, 0.4], np.float32)
+    one, other = np.array([0.0, 0.0, 4.0, 2.0], np.float32), np.array([0.0, 1.0, 5.0, -9.0], np.float32)
+    labels = np.array([1, 1, 1, 0.5], np.float32)
+    agreed, near, far, frame = np.asarray(pair_losses(first, one, other, labels, labels, 0.2))
+    second = np.log1p(np.exp(-other))  # cross-entropy with the label 1
+    assert agreed == pytest.approx(0.5 * (0.7 + second[0]))
+    assert near == pytest.approx(0.5 * (0.7 + second[1]) + 0.2, rel=1e-5)
+    assert far == pytest.approx(0.5 * (0.1 + second[2]) + 0.2 / 5, rel=1e-5)
+    assert frame == pytest.approx(0.4), "of a frame alone there is no second view"
+
+
+@pytest.mark.tf
+def test_views_of_an_image_come_to_agree(cases: Cases) -> None:
+    """With a heavy weight on agreement nothing but one logit for both views is left of what is learnt."""
+    from train.export import keras_outputs
+
+    def apart(agreement: float) -> float:
+        model, config = build_tiny(), replace(CONFIG, epochs=2, agreement=agreement, map_weight=0.0)
+        source = CaseBatches(cases, CONFIG.batch_size, 1, config=GENTLE, input_size=SIDE, pairs=True)
+        fit(model, source, steps_per_epoch=STEPS, config=config)
+        views = next(iter(source(9, 1)))
+        assert views.others is not None
+        one, other = (keras_outputs(model, images)[0] for images in (views.images, views.others))
+        return float(np.abs(one - other).mean())
+
+    assert apart(30.0) < 0.5 * apart(0.0)
+
+
+@pytest.mark.tf
 def test_the_learning_rate_warms_up_and_decays() -> None:
     from train.fit import make_optimizer
 

@@ -118,10 +118,18 @@ def test_thresholds_are_chosen_by_the_errors_that_they_catch() -> None:
 
 
 def test_the_shipped_recipe_learns_first_and_then_unlearns_what_is_no_evidence() -> None:
-    learn, harden, unframe = RECIPE.stages.values()
-    assert list(RECIPE.stages) == ["learn", "harden", "unframe"]
+    learn, harden = RECIPE.stages.values()
+    assert list(RECIPE.stages) == ["learn", "harden"]
     assert learn.augment.frame_only == learn.augment.foreign_frame == learn.augment.spectrum == 0
     assert min(harden.augment.frame_only, harden.augment.foreign_frame, harden.augment.spectrum) > 0
-    assert unframe.augment.frame_only > harden.augment.frame_only
-    assert learn.input_size < harden.input_size == unframe.input_size
-    assert learn.fit.map_weight == 0 < harden.fit.map_weight
+    assert learn.augment.coarsest > harden.augment.coarsest
+    assert learn.fit.map_weight == learn.fit.agreement == 0 < min(harden.fit.map_weight, harden.fit.agreement)
+
+
+def test_a_stage_takes_all_that_is_real_and_the_first_of_the_phantoms(tmp_path: Path) -> None:
+    write_images(tmp_path, 20, 61)
+    training, _, _ = load_training(tmp_path, Recipe(phantoms=6, held_out=2))
+    sources = [source.startswith("phantom/") for source in Stage(FitConfig(), phantoms=4).cases(training).sources]
+    assert (sources.count(False), sources.count(True)) == (len(training) - 6, 4)
+    assert Stage(FitConfig(), phantoms=4).cases(training).groups == training.groups[:-2]
+    assert Stage(FitConfig()).cases(training) is training
