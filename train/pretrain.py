@@ -49,70 +49,6 @@ ATTRIBUTION = [
 ]
 
 
-TRIED = [
-    "Stage `learn` alone (bundle 2baf3d97, 160 pixels): AUROC .985, accuracy .930, sensitivity .964, specificity .872 "
-    "on the test set; AUROC .897 from frames alone on the validation set; the map's peak in the lesion of 64 % of "
-    "abnormal phantoms.",
-    "Stage `harden` on top of it: sharpness equalised in three bands, frames of other images, frames alone with the "
-    "target 0.5, the map drawn to the lesions of phantoms. At 160 pixels (the weights of bundle 29b124da, of 24 "
-    "November 2026, which still ship in c5fe798c and its successors) AUROC .997, accuracy .948, .484 from frames "
-    "alone on the validation set; .990, .962, sensitivity .964, specificity .957, half of the errors among 9.6 % "
-    "unknown, classes flipped in up to 5.8 % (turned, cropped) on the test set. Once, with fixed seeds, but before "
-    "the recipe was what it is: `edgerad train` does not give these weights again.",
-    "Failed: the changes of `harden` from ImageNet on, without `learn`: validation AUROC .994 after three of five "
-    "epochs; stopped, and never looked at on the test set.",
-    "Failed: `learn` with 1,200 phantoms, sharpness left as it is, then `harden`: validation AUROC .994, accuracy "
-    ".950, .652 from frames alone. Hence 2,400 phantoms and varied sharpness, as `learn` had them for c5fe798c.",
-    "What led to 192 pixels in `harden`: c5fe798c asked at larger inputs, not trained there. Validation AUROC .9963 "
-    "at 192 and .9981 at 224 pixels (.9969 at 160), accuracy .970 and .978 (.948), from frames alone .54 and .52 "
-    "(.49), the standard deviation of the logit's change under 5 degrees .12 and .14 of its spread (.13), under 5 % "
-    "crop .12 and .14 (.13).",
-    "Stages `learn` and `harden`, at 192 pixels, without `unframe`: validation AUROC .9948, accuracy .944, .656 from "
-    "frames alone, flips as means over ten changes and four low thresholds 3.0 % (c5fe798c: 3.7 %); never looked at "
-    "on the test set.",
-    "What `edgerad train` gives, all three stages, measured on 26 November 2026 (bundle 5db6505c): on the validation "
-    "set AUROC .9943, accuracy .948, .586 from frames alone, flips in the same mean 2.5 %; AUROC on the device never "
-    "seen .981 (c5fe798c: .959). It was to replace c5fe798c where frames alone stay at or below .65, AUROC at or "
-    "above .994 and flips below 3.7 % there, and it did; then it failed what was set out for the test set: AUROC "
-    ".991, sensitivity .954, specificity .932, but accuracy .946 by Keras and .942 as LiteRT serves it (.945 was set "
-    "out); 71 % of the errors among 9.0 % unknown (met, where c5fe798c has 50 %), .554 from frames alone, classes "
-    "flipped in 8.0 % (turned), 4.5 % (cropped), 4.8 % (kernels), correlation with width -.55 and -.23. So c5fe798c's "
-    "weights stayed. 89 minutes and 127 core minutes for the training, beside others' work (load 10 to 20) on cores "
-    "that ran at a third to a half of their usual speed; 17 of them for phantoms that now take a quarter of that.",
-    "Failed: after `harden` a loss between two views of an image (as it comes and turned, cropped, stretched, "
-    "overexposed, resampled, written on; blends of two images). On the validation set the shift of the logit fell "
-    "from .13 to .10 of its spread under 5 degrees and 5 % crop, and from .24 to .11 under overexposure, but AUROC "
-    "fell from .997 to .994, that of frames alone rose from .48 to .65, and the map's peaks on a device never seen "
-    "fell from 86 to 74 %. Less of the same: .10, .996, .68; with the loss as a share of the spread: .13, .993, .51.",
-    "Failed: a third stage in which a copy learns to say of a changed image what the network, left as it is, says of "
-    "it unchanged; then the mean of both networks' weights. Flips as means over twelve changes: 3.1 to 2.4 % on the "
-    "validation set (brighter 8.6 to 4.1, half the resolution 2.6 to 1.5, turned and cropped not fewer); sensitivity "
-    "at 0.5 fell from .932 to between .882 and .926. In a full run: AUROC .995, .707 from frames alone. Means of "
-    "three or four such weights: .9970, 2.3 to 2.7 %.",
-    "Does not pay: the mean over an image, its mirror image, a zoom by 4 % and both, at four times the cost: classes "
-    "flipped on the validation set 4.1 to 3.5 % (5 degrees), 3.5 to 3.7 % (crop), 3.0 to 2.2 % (half the resolution).",
-    "Does not help: one sharpness for all by reduction to 128, 112 or 96 pixels before anything else: AUROC .9966, "
-    ".9966 and .9964 (.9969 without), and the logit follows width as before (see Shortcuts).",
-    "Thresholds: by rule, on the validation set, the fewest unknown cases that hold three quarters of the errors, "
-    "high above 0.80. The rule was set before other pairs than 0.20 and 0.80 were measured on the test set.",
-    "Failed: 224 pixels. `learn`, `harden` at 160 pixels (validation AUROC .994, .757 from frames alone; asked at 224, "
-    "not trained there, .998 and .772), then two runs of `unframe` at 224 and the mean of their weights. On the "
-    "validation set AUROC .996, accuracy .950, .414 from frames alone, fewer flips than c5fe798c (mean of 13 changes "
-    "2.1 and 2.9 %), so it was to ship if it met what was set out for the test set. It did not: AUROC .986, accuracy "
-    ".949, sensitivity .944 (.95 was set out), specificity .957, classes flipped in 9.9 % (turned), 9.3 % (cropped), "
-    "6.1 % (half the resolution). The published training images have 224 pixels a side, and the validation set is of "
-    "them too: probably what a network sees in their finest detail is their scaler's work.",
-    "Failed: `harden` at 160 pixels with the changes that c5fe798c's had (fewer frames, no saturation), on 2,400 "
-    "phantoms where its own had 1,200: validation AUROC .994, accuracy .931, .746 from frames alone; never looked at "
-    "on the test set.",
-    "The cause, probably: `learn` alone, measured on 26 November 2026, gives a validation AUROC of .994 (accuracy "
-    ".954, .924 from frames alone) where c5fe798c's gave .998 (.968). Its settings are kept, but the code has come to "
-    "change images more: a side is stretched by up to 32 % (14 % then), and resampled down to .45 of it (.5 then). "
-    "Gentler changes in `learn` were not tried since.",
-    "Not tried for want of machine time: quantisation-aware training. No GPU could be had.",
-]
-
-
 @dataclass(frozen=True)
 class Stage:
     """One fit on the training set, of images reduced to `input_size` pixels a side."""
@@ -154,7 +90,7 @@ HARDEN = Stage(
         agreement=0.2,
         seed=SEED,
     ),
-    AugmentConfig(frame_only=0.08, saturate=0.15, jpeg=0.6),
+    AugmentConfig(frame_only=0.15, saturate=0.15, jpeg=0.6),
     phantoms=1200,
 )
 """Away from what is no evidence: sharpness equalised, foreign frames, frames alone; the map drawn to lesions; two views
@@ -163,7 +99,7 @@ of an image brought to one logit."""
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained on, and the stages by name; what the defaults give is in TRIED."""
+    """What is trained on, and the stages by name; what else was tried is in tried.md."""
 
     phantoms: int = 2400
     held_out: int = 300
@@ -223,7 +159,7 @@ def pretrain(
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu_seconds, 1),
         "attribution": ATTRIBUTION,
-        "tried": TRIED,
+        "tried": tried(),
     }
     key = Ed25519PrivateKey.generate()
     provenance = Provenance("pneumonia", record, metrics, probes=probes)
@@ -233,6 +169,12 @@ def pretrain(
     trust(out.parent / "trusted-keys.json", key)
     say(f"wrote {out.name}, digest {bundle.digest}, parity {bundle.manifest.parity}")
     return bundle
+
+
+def tried() -> list[str]:
+    """Return what was tried and what it gave, a paragraph each, for the model card: `tried.md`."""
+    text = Path(__file__).with_name("tried.md").read_text(encoding="utf-8")
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
 def train_model(

@@ -163,9 +163,9 @@ def test_views_of_an_image_come_to_agree(cases: Cases) -> None:
     from train.export import keras_outputs
 
     def apart(agreement: float) -> float:
-        model, config = build_tiny(), replace(CONFIG, epochs=2, agreement=agreement, map_weight=0.0)
+        model, config = build_tiny(), replace(CONFIG, epochs=1, agreement=agreement, map_weight=0.0)
         source = CaseBatches(cases, CONFIG.batch_size, 1, config=GENTLE, input_size=SIDE, pairs=True)
-        fit(model, source, steps_per_epoch=STEPS, config=config)
+        fit(model, source, steps_per_epoch=15, config=config)
         views = next(iter(source(9, 1)))
         assert views.others is not None
         one, other = (keras_outputs(model, images)[0] for images in (views.images, views.others))
