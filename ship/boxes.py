@@ -25,6 +25,16 @@ class Box:
         return min(self.x1 - self.x0, self.y1 - self.y0)
 
     @property
+    def long_side(self) -> int:
+        """The larger of width and height, in pixels."""
+        return max(self.x1 - self.x0, self.y1 - self.y0)
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether it is higher than wide."""
+        return self.y1 - self.y0 > self.x1 - self.x0
+
+    @property
     def area(self) -> int:
         """Width times height, in pixels."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
@@ -59,6 +69,10 @@ class Box:
     def turned_back(self, rows: int) -> Box:
         """Where the rectangle was before a quarter turn to the left made the image `rows` pixels high (`np.rot90`)."""
         return Box(rows - self.y1, self.x0, rows - self.y0, self.x1)
+
+    def is_centred_in(self, other: Self) -> bool:
+        """Whether the other rectangle holds the middle of this one."""
+        return 2 * other.x0 <= self.x0 + self.x1 < 2 * other.x1 and 2 * other.y0 <= self.y0 + self.y1 < 2 * other.y1
 
     def inside(self, other: Self) -> bool:
         """Whether the other rectangle holds this one whole."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +24,8 @@ _OUTLINE = 8
 """Pixels by which detectors draw a line larger than a filled box; the smallest letters are 12 high."""
 _CLOSE = 48
 """Pixels to which a line's box is enlarged for the close look: twice the least that the detectors are sure of."""
-_MAX_ZOOM = 3.0
+_DOUBTFUL_ZOOM, _LINE_ZOOM, _MAX_ZOOM = 1.5, 2.0, 3.0
+"""Least zoom around lines that two looks found differently, least zoom of one such line, and most."""
 _CLOSE_AREA = 1_500_000
 """Pixels of the enlarged region, at most."""
 
@@ -95,34 +96,84 @@ def is_outline(filled: Iterable[Box]) -> Callable[[Box], bool]:
 
 def find_lines(pixels: px.Pixels, identity: Identity, threads: int = 1) -> list[Line]:
     """Every line that any engine finds on any view, first of the whole image, then closely around what must go."""
-    shape = (pixels.shape[0], pixels.shape[1])
     v6, v4 = ocr.engines(threads)
-    plain, even = views.plain_view(pixels), views.even_view(pixels)
-    lines = ocr.read_lines(plain, v4) + ocr.read_lines(even, v6)
-    known = _boxes(_chosen(lines, shape, identity), shape)
-    lines += ocr.read_lines(even, v6, turned=True, skip=_within(known))
-    chosen = _chosen(lines, shape, identity)
-    return lines + _closely(plain, even, chosen, shape, threads)
+    sight = _Sight(views.plain_view(pixels), views.even_view(pixels), identity)
+    sight.look(sight.plain, v4)
+    sight.look(sight.even, v6)
+    sight.look(sight.even, v6, known=_boxes(sight.chosen(), sight.shape), turned=True)
+    _closely(sight, v6, v4)
+    _one_by_one(sight, v6)
+    return sight.lines
 
 
-def _closely(
-    plain: ocr.Grey, even: ocr.Grey, chosen: Sequence[Line], shape: tuple[int, int], threads: int
-) -> list[Line]:
-    """Look again, enlarged, where text was found: faint lines are found in part, and seldom stand alone."""
-    v6, v4 = ocr.engines(threads)
-    known = _boxes(chosen, shape)
-    lines: list[Line] = []
-    scale = ocr.enlargement(*shape)
-    for region in neighbourhoods((line.box.grown(3 * line.box.short_side) for line in chosen), 0):
-        place = region.clipped(*shape)
-        here = [line.box for line in chosen if line.box.overlaps(place)]
-        size = float(np.median([box.short_side for box in here])) * scale
-        zoom = min(max(_CLOSE / size, 1.0), _MAX_ZOOM, max((_CLOSE_AREA / place.area) ** 0.5 / scale, 1.0))
-        upright = sum(box.y1 - box.y0 > 1.5 * (box.x1 - box.x0) for box in here)
-        for turned in sorted({upright > 0, upright == len(here)}):
-            for engine, view in ((v6, even), (v4, plain)):
-                lines += ocr.read_lines(view, engine, region=place, zoom=zoom, turned=turned, skip=_within(known))
-    return lines
+@dataclass(slots=True)
+class _Sight:
+    """Two views of an image, the lines that were read on them so far, and each line's box as often as it was found."""
+
+    plain: ocr.Grey
+    even: ocr.Grey
+    identity: Identity
+    lines: list[Line] = field(default_factory=list)
+    seen: list[Box] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.plain.shape[0], self.plain.shape[1]
+
+    def chosen(self) -> list[Line]:
+        return _chosen(self.lines, self.shape, self.identity)
+
+    def look(self, view: ocr.Grey, engine: ocr.Engine, known: Sequence[Box] = (), **how: Any) -> None:
+        """What is found within `known` is not read again, only seen."""
+        within = _within(known)
+
+        def skip(box: Box) -> bool:
+            self.seen.append(box)
+            return within(box)
+
+        self.lines += ocr.read_lines(view, engine, skip=skip, **how)
+
+
+def _closely(sight: _Sight, v6: ocr.Engine, v4: ocr.Engine) -> None:
+    """Look again, enlarged, where text was found: faint lines are found in part, and seldom stand alone.
+
+    Text that runs up or down is looked at apart from text that lies. Where two looks did not find the same lines even
+    large letters are enlarged: beside them others are missed.
+    """
+    chosen = sight.chosen()
+    known, scale = _boxes(chosen, sight.shape), ocr.enlargement(*sight.shape)
+    seen = tuple(sight.seen)
+    for turned in (False, True):
+        alike = [
+            line.box for line in chosen if (line.box.y1 - line.box.y0 > 1.5 * (line.box.x1 - line.box.x0)) == turned
+        ]
+        for region in neighbourhoods((box.grown(3 * box.short_side) for box in alike), 0):
+            place = region.clipped(*sight.shape)
+            here = [box for box in alike if box.overlaps(place)]
+            size = float(np.median([box.short_side for box in here])) * scale
+            least = 1.0 if all(text.is_agreed(box, seen) for box in here) else _DOUBTFUL_ZOOM
+            most = max((_CLOSE_AREA / place.area) ** 0.5 / scale, 1.0)
+            zoom = min(max(_CLOSE / size, least), _MAX_ZOOM, most)
+            for engine, view in ((v6, sight.even), (v4, sight.plain)):
+                sight.look(view, engine, known, region=place, zoom=zoom, turned=turned)
+
+
+def _one_by_one(sight: _Sight, v6: ocr.Engine) -> None:
+    """Look at each line alone, from before its beginning to after its end, that no two looks found equally long.
+
+    Beside other lines the detector ends a faint one, or leaves a hole in it, where anatomy hides a few characters.
+    """
+    chosen = sight.chosen()
+    known, seen = _boxes(chosen, sight.shape), tuple(sight.seen)
+    looked_at: list[Box] = []
+    for box in sorted({line.box for line in chosen}, key=lambda box: (-box.long_side, box)):
+        height = box.short_side
+        if box.long_side < 2 * height or text.is_agreed(box, seen) or any(box.is_centred_in(row) for row in looked_at):
+            continue
+        looked_at.append(box.lengthened(2 * height))
+        strip = box.lengthened(3 * height).grown(height // 2).clipped(*sight.shape)
+        zoom = min(max(_CLOSE / (height * ocr.enlargement(*sight.shape)), _LINE_ZOOM), _MAX_ZOOM)
+        sight.look(sight.even, v6, known, region=strip, zoom=zoom, turned=box.is_upright)
 
 
 def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted: bool, threads: int) -> Redaction:

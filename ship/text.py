@@ -52,7 +52,7 @@ def gaps(lines: Sequence[Line]) -> list[Box]:
     """
     found = []
     for upright in (False, True):
-        rows = sorted({_laid(line.box, upright) for line in lines if _is_upright(line.box) == upright})
+        rows = sorted({_laid(line.box, upright) for line in lines if line.box.is_upright == upright})
         for first, second in itertools.combinations(rows, 2):
             upper, lower = sorted((first, second), key=lambda box: (box.y0, box.y1))
             height = min(upper.short_side, lower.short_side)
@@ -78,7 +78,7 @@ def starts(lines: Sequence[Line], shape: tuple[int, int], markers: Sequence[Box]
     A bright edge hides the first characters of a line that stand on it, not those of its neighbours.
     """
     found = set()
-    rows = sorted({line.box for line in lines if not _is_upright(line.box)})
+    rows = sorted({line.box for line in lines if not line.box.is_upright})
     for line, above in itertools.permutations(rows, 2):
         if not (0 < line.x0 - above.x0 <= RAGGED * line.short_side and _are_neighbours(line, above)):
             continue
@@ -103,13 +103,27 @@ def _are_neighbours(first: Box, second: Box) -> bool:
     )
 
 
-def _is_upright(box: Box) -> bool:
-    return box.y1 - box.y0 > box.x1 - box.x0
-
-
 def _laid(box: Box, upright: bool) -> Box:
     """The box with rows and columns exchanged, and back."""
     return Box(box.y0, box.x0, box.y1, box.x1) if upright else box
+
+
+def is_agreed(box: Box, seen: Sequence[Box]) -> bool:
+    """Whether at least two of the boxes that all looks saw are the line's from its beginning to its end."""
+    return sum(_end_alike(box, other) for other in seen) > 1
+
+
+def _end_alike(first: Box, second: Box) -> bool:
+    """Whether two boxes lie in one row, with their ends less than half a line's height apart."""
+    if first.is_upright != second.is_upright:
+        return False
+    one, two = _laid(first, first.is_upright), _laid(second, first.is_upright)
+    reach = min(one.short_side, two.short_side) / 2
+    return (
+        abs(one.x0 - two.x0) <= reach
+        and abs(one.x1 - two.x1) <= reach
+        and min(one.y1, two.y1) - max(one.y0, two.y0) >= reach
+    )
 
 
 def alphanumerics(text: str) -> int:

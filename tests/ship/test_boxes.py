@@ -86,3 +86,11 @@ def test_merged_boxes_hold_every_box_and_none_holds_another(some: list[Box]) -> 
     assert all(any(box.inside(one) for one in done) for box in some)
     assert not any(a != b and a.inside(b) for a in done for b in done)
     assert len(done) == len(set(done)) <= len(some)
+
+
+@given(boxes(), boxes())
+def test_a_box_is_centred_in_another_when_its_middle_is_one_of_its_pixels(a: Box, b: Box) -> None:
+    x, y = (a.x0 + a.x1) // 2, (a.y0 + a.y1) // 2
+    assert a.is_centred_in(b) == (Box(x, y, x + 1, y + 1).inside(b))
+    assert {a.short_side, a.long_side} == {a.x1 - a.x0, a.y1 - a.y0}
+    assert a.is_upright == (a.y1 - a.y0 > a.x1 - a.x0)

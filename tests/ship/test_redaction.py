@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -133,6 +134,69 @@ def test_what_is_detected_inside_a_filled_box_is_its_own_outline(monkeypatch: py
     monkeypatch.setattr(ocr, "read_lines", read)
     redaction.redact_text(np.zeros((400, 400), np.uint8), Identity(), max_share=0.5)
     assert seen[-2:] == [True, True]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One close look of the engine v6: at which part of the image, how much enlarged, after a quarter turn or not."""
+
+    region: Box
+    zoom: float
+    turned: bool
+
+
+def close_looks(monkeypatch: pytest.MonkeyPatch, *whole: list[Line]) -> list[Look]:
+    """The close looks that follow when the looks at a whole image of 1000 pixels find these lines, and no others."""
+    queue, looks = list(whole), list[Look]()
+
+    def read(
+        _: object,
+        engine: ocr.Engine,
+        *,
+        skip: Callable[[Box], bool],
+        region: Box | None = None,
+        zoom: float = 1.0,
+        turned: bool = False,
+    ) -> list[Line]:
+        if region is None:
+            return [found for found in queue.pop(0) if not skip(found.box)]
+        if engine.name == "v6":
+            looks.append(Look(region, zoom, turned))
+        return []
+
+    monkeypatch.setattr(ocr, "read_lines", read)
+    redaction.find_lines(np.zeros((1000, 1000), np.uint8), Identity())
+    return looks
+
+
+UPRIGHT = Box(500, 200, 550, 600)
+
+
+def test_around_large_text_on_which_looks_agree_nothing_is_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = line("Doe Jane", UPRIGHT.grown(8))
+    assert close_looks(monkeypatch, [line("Doe Jane", UPRIGHT, "v4")], [], [other]) == [
+        Look(Box(350, 50, 700, 750).around(other.box.grown(198)).clipped(1000, 1000), 1.0, True)
+    ]
+
+
+def test_what_one_look_alone_found_is_looked_at_enlarged_and_then_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = close_looks(monkeypatch, [], [], [line("Doe Jane", UPRIGHT)])
+    assert looks == [
+        Look(Box(350, 50, 700, 750), redaction._DOUBTFUL_ZOOM, True),
+        Look(Box(475, 25, 575, 775), redaction._LINE_ZOOM, True),
+    ]
+
+
+def test_looks_that_end_a_line_differently_do_not_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorter = line("Doe", replace(UPRIGHT, y0=300), "v4")
+    looks = close_looks(monkeypatch, [shorter], [], [line("Doe Jane", UPRIGHT)])
+    assert [look.zoom for look in looks] == [redaction._DOUBTFUL_ZOOM, redaction._LINE_ZOOM]
+
+
+def test_upright_and_lying_text_are_looked_at_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [line("Doe Jane", UPRIGHT), line("1980-02-03", Box(560, 300, 960, 350))]
+    looks = close_looks(monkeypatch, both, both, [])
+    assert [look.turned for look in looks] == [False, True]
 
 
 def test_text_that_is_read_after_every_round_is_left_to_people(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,17 @@ def test_ribs_that_lie_a_few_degrees_off_stay_though_they_read_like_letters() ->
     assert kept(replace(ribs, tilt=5.0)) == []
 
 
+def test_looks_agree_on_a_line_when_two_of_them_saw_it_from_its_beginning_to_its_end() -> None:
+    row = Box(100, 200, 300, 220)
+    assert text.is_agreed(row, [row, Box(92, 196, 308, 224)])
+    assert not text.is_agreed(row, [row])
+    assert not text.is_agreed(row, [row, Box(100, 196, 340, 224)])  # one of them missed the end
+    assert not text.is_agreed(row, [row, Box(100, 220, 300, 240)])  # the next line
+    upright = Box(200, 100, 220, 300)
+    assert text.is_agreed(upright, [upright, Box(196, 92, 224, 308)])
+    assert not text.is_agreed(upright, [upright, Box(196, 92, 224, 340), row])
+
+
 def test_a_line_is_oblique_when_it_is_surely_read_and_off_by_more_than_detectors_are() -> None:
     box = Box(10, 10, 210, 60)
     assert text.is_oblique(Line(box, "Doe Jane", 0.9, "v4", 12.0))
