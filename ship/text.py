@@ -13,6 +13,8 @@ MIN_SCORE = 0.5
 MIN_ALPHANUMERICS = 3
 MAX_SHORT_SIDE = 0.18
 """Of the image's shorter side: anything higher is anatomy that was taken for a letter."""
+LARGE, LARGE_SCORE = 0.1, 0.6
+"""Of the image's shorter side: from that height of its box on a line needs that score, for ribs read with 0.5."""
 LINE_SHAPE = 3.0
 """Length over height of what is a line of text whatever it reads like."""
 MAX_UNREAD = 0.06
@@ -147,6 +149,10 @@ def _height(line: Line) -> float:
     return line.across if line.tilt >= TILT else line.box.short_side
 
 
+def _least_score(line: Line, shape: tuple[int, int]) -> float:
+    return LARGE_SCORE if line.box.short_side >= LARGE * min(shape) else MIN_SCORE
+
+
 def is_line_shaped(line: Line, shape: tuple[int, int]) -> bool:
     """Whether the line is long and low, as anatomy taken for a letter is not: text, even if it cannot be read."""
     longer = max(line.box.x1 - line.box.x0, line.box.y1 - line.box.y0)
@@ -171,7 +177,7 @@ def to_redact(
             continue
         elif is_line_shaped(line, shape):
             chosen.append(line)
-        elif line.score < MIN_SCORE or _height(line) > limit:
+        elif line.score < _least_score(line, shape) or _height(line) > limit:
             continue
         elif alphanumerics(line.text) >= MIN_ALPHANUMERICS:
             chosen.append(line)

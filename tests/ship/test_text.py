@@ -96,9 +96,18 @@ def test_an_oblique_line_is_as_high_as_its_letters_and_not_as_its_box() -> None:
 
 def test_ribs_that_lie_a_few_degrees_off_stay_though_they_read_like_letters() -> None:
     """As on one of the real X-rays, of which 8.6 % was filled for ribs read as EHEN."""
-    ribs = replace(line("EHEN", Box(300, 100, 485, 700), score=0.5), tilt=3.7, across=150)
+    ribs = replace(line("EHEN", Box(300, 100, 485, 700), score=0.7), tilt=3.7, across=150)
     assert kept(ribs) == ["EHEN"]
     assert kept(replace(ribs, tilt=5.0)) == []
+
+
+@pytest.mark.parametrize("tilt", [0.0, 11.0])
+def test_what_is_as_large_as_ribs_needs_a_surer_reading_than_other_text(tilt: float) -> None:
+    """As on two of the real X-rays: read with a score of 0.50 and 0.51 after the fill, 7 and 10 % outside text."""
+    large, small = Box(100, 300, 500, 430), Box(100, 300, 320, 370)
+    assert kept(Line(large, "Mlel", 0.51, "v4", tilt, 120.0)) == ["Mlel"]
+    assert kept(Line(large, "Mlel", 0.61, "v4", tilt, 120.0)) == []
+    assert kept(Line(small, "Mlel", 0.51, "v4", tilt, 60.0)) == []
 
 
 def test_looks_agree_on_a_line_when_two_of_them_saw_it_from_its_beginning_to_its_end() -> None:
