@@ -225,7 +225,7 @@ def worker_loop(arguments: dict[str, Any], parent: dict[str, bytes]) -> None:
 
     from serve.runtimes import load_keras
     from train.architecture import freeze
-    from train.dataset import CaseBatches
+    from train.dataset import CaseBatches, balanced_weights
     from train.fit import fit, seed_everything
 
     tf.config.threading.set_intra_op_parallelism_threads(arguments["threads"])
@@ -245,7 +245,9 @@ def worker_loop(arguments: dict[str, Any], parent: dict[str, bytes]) -> None:
     shard = ray.train.get_dataset_shard("train")
     cases = cases_of(list(shard.iter_batches(batch_size=64, batch_format="numpy")))
     share = max(1, config.batch_size // arguments["workers"])
-    batches = CaseBatches(cases, share, config.seed + rank, input_size=bundle.manifest.input_size)
+    # Labels count alike over all, not within each source: of a few uncertain cases the rare label would count thrice.
+    weights = balanced_weights(replace(cases, sources=("all",) * len(cases)))
+    batches = CaseBatches(cases, share, config.seed + rank, weights=weights, input_size=bundle.manifest.input_size)
     resumed = ray.train.get_checkpoint()
     start = None
     if resumed is not None:

@@ -24,7 +24,7 @@ def demo(
     s3: Annotated[str | None, typer.Option(help="URL of an S3 store in the place of the embedded one.")] = None,
     database: Annotated[str | None, typer.Option(help="SQLAlchemy URL in the place of SQLite.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Phantoms to draw and feed.")] = 150,
-    seed: Annotated[int, typer.Option(help="Seed of the phantoms.")] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the phantoms.")] = 0,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the dashboard; 0 takes a free one.")] = 0,
 ) -> None:
     """Run both roles on this machine, feed X-rays, and turn the whole loop once.

@@ -39,7 +39,7 @@ class DemoOptions:
     s3: str | None = None
     database: str | None = None
     count: int = 150
-    seed: int = 7
+    seed: int = 0
     port: int = 0
     dashboard: bool = True
 
