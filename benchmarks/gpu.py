@@ -27,6 +27,7 @@ import numpy as np
 
 from benchmarks.contenders import Inputs
 from benchmarks.gpu_replicas import gpus, serve_part
+from benchmarks.runtimes import parity
 from benchmarks.serving import machine
 from serve.bundle import Bundle, bundled_keys, bundled_model, load_bundle
 from serve.runtimes import LOGIT_LAYER, Logits, Maps, RuntimeOptions, load_keras, make_runtime, with_map
@@ -113,13 +114,16 @@ def model_part(options: argparse.Namespace) -> dict[str, Any]:
     """Return the runtime's and the variants' rates, parity, memory and time to be ready."""
     import tensorflow as tf
 
+    from train.phantoms import phantom_cases, phantom_specs
+
     devices = tf.config.list_physical_devices("GPU")
     if not devices and not options.allow_cpu:
         raise SystemExit("TensorFlow sees no GPU here; --allow-cpu runs without one")
     for device in devices:  # before the first look at its memory, which takes the device into use
         tf.config.experimental.set_memory_growth(device, True)
     bundle = load_bundle(bundled_model(), bundled_keys())
-    inputs, golden = phantom_inputs(options.parity), bundle.golden_inputs()
+    cases = phantom_cases(phantom_specs(options.parity, PARITY_SEED))
+    inputs = cases.inputs(bundle.manifest.input_size)
     made: dict[str, Explain] = {}
     ready: dict[tuple[str, int], list[float]] = {}
     about: dict[str, dict[str, Any]] = {}
@@ -145,10 +149,9 @@ def model_part(options: argparse.Namespace) -> dict[str, Any]:
             about[name] = {
                 "ready_seconds": {step: round(value, 2) for step, value in seconds.items()},
                 "peak_gpu_mb": before and round((memory(tf, True)["peak"] - before["current"]) / 1e6),
-                "parity": {
-                    "golden": parity(bundle, made[BASE], made[name], golden, mine[0]),
-                    "phantoms": parity(bundle, made[BASE], made[name], inputs, mine[0]),
-                },
+                "parity": parity(
+                    bundle, logits(made[BASE], inputs, mine[0]), logits(made[name], inputs, mine[0]), cases.labels
+                ),
             }
         except Exception as error:  # noqa: BLE001 - a variant may be none for this GPU
             for batch in mine:
@@ -168,15 +171,6 @@ def model_part(options: argparse.Namespace) -> dict[str, Any]:
         "left_out": left_out,
         "runtimes": about,
     }
-
-
-def phantom_inputs(count: int) -> Inputs:
-    """Return model inputs of `count` phantoms."""
-    from serve.preprocess import to_input
-    from train.phantoms import phantom_cases, phantom_specs
-
-    grids = phantom_cases(phantom_specs(count, PARITY_SEED)).grids
-    return np.stack([to_input(grid.astype(np.float32)) for grid in grids])
 
 
 def filled(inputs: Inputs, batch: int) -> Inputs:
@@ -203,15 +197,15 @@ def make(bundle: Bundle, variant: Variant) -> Explain:
     kind = np.uint8 if variant.as_bytes else np.float32
 
     def forward(batch: Any) -> Any:
-        logits, maps = model(tf.cast(batch, tf.float32), training=False)
-        return tf.cast(logits[:, 0], tf.float32), tf.cast(maps, tf.float32)
+        values, maps = model(tf.cast(batch, tf.float32), training=False)
+        return tf.cast(values[:, 0], tf.float32), tf.cast(maps, tf.float32)
 
     signature = [tf.TensorSpec((None, size, size, 1), kind)]
     call = tf.function(forward, input_signature=signature, jit_compile=variant.xla or None)
 
     def explain(batch: Inputs) -> tuple[Logits, Maps]:
-        logits, maps = call(tf.constant(batch.astype(kind, copy=False)) if isinstance(batch, np.ndarray) else batch)
-        return logits.numpy(), maps.numpy()
+        values, maps = call(tf.constant(batch.astype(kind, copy=False)))
+        return values.numpy(), maps.numpy()
 
     return explain
 
@@ -230,18 +224,10 @@ def half(bundle: Bundle) -> Any:
     return model
 
 
-def parity(bundle: Bundle, expected: Explain, given: Explain, inputs: Inputs, batch: int) -> dict[str, Any]:
-    """Return how far probabilities lie apart at most, and how many triage classes change, in batches that are ready."""
-
-    def probabilities(explain: Explain) -> Any:
-        parts = [inputs[at : at + batch] for at in range(0, len(inputs), batch)]
-        return bundle.calibration.apply(np.concatenate([explain(filled(own, batch))[0][: len(own)] for own in parts]))
-
-    ours, theirs = probabilities(expected), probabilities(given)
-    classify = bundle.thresholds.classify
-    flips = sum(classify(float(a)) != classify(float(b)) for a, b in zip(ours, theirs, strict=True))
-    worst = float(np.abs(ours - theirs).max())
-    return {"inputs": len(inputs), "largest_difference": round(worst, 6), "classes_flipped": flips}
+def logits(explain: Explain, inputs: Inputs, batch: int) -> Logits:
+    """Return the logits of all inputs, in batches that are ready."""
+    parts = [inputs[at : at + batch] for at in range(0, len(inputs), batch)]
+    return np.concatenate([explain(filled(own, batch))[0][: len(own)] for own in parts])
 
 
 def race(

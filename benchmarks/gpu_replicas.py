@@ -12,8 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -108,21 +107,11 @@ def write_files(folder: Path, options: argparse.Namespace) -> list[int]:
     if options.folder:
         found = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg"})
         files = [path.read_bytes() for path in found[: options.files]]
-    elif (images.shared() / "data" / "xraylab-dev").is_dir():
-        files = images.load(options.files).files
     else:
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            files = list(pool.map(drawn_jpeg, range(options.files)))
+        files = images.load(options.files).files
     for number, data in enumerate(files):
         (folder / f"{number:05d}.jpeg").write_bytes(data)
     return [len(data) for data in files]
-
-
-def drawn_jpeg(number: int) -> bytes:
-    """Return a phantom of about 1.4 megapixels."""
-    from edgerad.phantom import random_spec, render, to_jpeg
-
-    return to_jpeg(render(random_spec((97, number), positive=number % 2 == 1, size=images.PHANTOM_SIZE)))
 
 
 def turns(handles: Mapping[int, Any], files: int, options: argparse.Namespace) -> dict[str, Any]:

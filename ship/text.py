@@ -155,8 +155,7 @@ def _least_score(line: Line, shape: tuple[int, int]) -> float:
 
 def is_line_shaped(line: Line, shape: tuple[int, int]) -> bool:
     """Whether the line is long and low, as anatomy taken for a letter is not: text, even if it cannot be read."""
-    longer = max(line.box.x1 - line.box.x0, line.box.y1 - line.box.y0)
-    return longer >= LINE_SHAPE * line.box.short_side and line.box.short_side <= MAX_UNREAD * min(shape)
+    return line.box.long_side >= LINE_SHAPE * line.box.short_side and line.box.short_side <= MAX_UNREAD * min(shape)
 
 
 def to_redact(

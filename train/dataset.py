@@ -160,20 +160,15 @@ def shard(cases: Cases, index: int, count: int) -> Cases:
     return cases.take(np.arange(index, len(cases), count))
 
 
-def balanced_weights(cases: Cases, source_shares: dict[str, float] | None = None) -> Vector:
-    """Weights with mean 1 under which both labels count alike within a source, and sources by `source_shares`.
-
-    Without shares a source counts by its number of images.
-    """
+def balanced_weights(cases: Cases, *, by_source: bool = True) -> Vector:
+    """Weights with mean 1 under which both labels count alike: within every source, each by its images, or overall."""
     weights = np.zeros(len(cases), np.float32)
-    sources = np.array(cases.sources)
-    shares = source_shares or {name: float(np.mean(sources == name)) for name in set(cases.sources)}
-    total = sum(shares[name] for name in set(cases.sources))
-    for name in set(cases.sources):
+    sources = np.array(cases.sources) if by_source else np.zeros(len(cases), np.int8)
+    for name in set(sources.tolist()):
         present = [label for label in (0, 1) if np.any((sources == name) & (cases.labels == label))]
         for label in present:
             mask = (sources == name) & (cases.labels == label)
-            weights[mask] = shares[name] / total / len(present) * len(cases) / mask.sum()
+            weights[mask] = np.sum(sources == name) / len(present) / mask.sum()
     return weights
 
 

@@ -246,7 +246,7 @@ def worker_loop(arguments: dict[str, Any], parent: dict[str, bytes]) -> None:
     cases = cases_of(list(shard.iter_batches(batch_size=64, batch_format="numpy")))
     share = max(1, config.batch_size // arguments["workers"])
     # Labels count alike over all, not within each source: of a few uncertain cases the rare label would count thrice.
-    weights = balanced_weights(replace(cases, sources=("all",) * len(cases)))
+    weights = balanced_weights(cases, by_source=False)
     batches = CaseBatches(cases, share, config.seed + rank, weights=weights, input_size=bundle.manifest.input_size)
     resumed = ray.train.get_checkpoint()
     start = None

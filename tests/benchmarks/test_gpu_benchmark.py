@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ import pytest
 from benchmarks import gpu, gpu_replicas
 from edgerad.scoring import Outcome, Refused, Scored, ScoreRequest
 from serve.app import CALLS_PER_REPLICA
-from serve.bundle import bundled_keys, bundled_model, load_bundle
 
 
 @pytest.mark.parametrize(
@@ -46,19 +46,16 @@ def test_a_late_race_still_has_one_repeat() -> None:
     assert [len(own) for own in times.values()] == [1, 1]
 
 
-def test_parity_counts_changed_classes_and_the_largest_difference() -> None:
-    bundle = load_bundle(bundled_model(), bundled_keys())
-    maps = np.zeros((2, 5, 5), np.float32)
-    found = gpu.parity(
-        bundle,
-        lambda batch: (batch[:, 0, 0, 0].astype(np.float32) - 9, maps),
-        lambda batch: (9 - batch[:, 0, 0, 0].astype(np.float32), maps),
-        np.arange(0, 27, 9, dtype=np.uint8).reshape(3, 1, 1, 1),
-        2,
-    )
-    assert found["inputs"] == 3
-    assert found["classes_flipped"] == 2
-    assert found["largest_difference"] > 0.5
+def test_logits_of_all_inputs_come_in_batches_that_are_ready() -> None:
+    sizes = []
+
+    def explain(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sizes.append(len(batch))
+        return batch[:, 0, 0, 0].astype(np.float32), np.zeros((len(batch), 5, 5), np.float32)
+
+    inputs = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
+    assert gpu.logits(explain, inputs, 2).tolist() == [0, 1, 2]
+    assert sizes == [2, 2]
 
 
 class Handle:
@@ -66,19 +63,12 @@ class Handle:
 
     def __init__(self) -> None:
         self.score, self.now, self.most, self._lock = self, 0, 0, threading.Lock()
-        self._requests: list[ScoreRequest] = []
 
-    def remote(self, mode: str, requests: list[ScoreRequest]) -> Handle:
+    def remote(self, mode: str, requests: list[ScoreRequest]) -> SimpleNamespace:
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
-        call = Handle()
-        call._requests = requests
-        call.result = lambda timeout_s: self._done(requests)  # type: ignore[method-assign]
-        return call
-
-    def result(self, timeout_s: float) -> list[Outcome]:
-        raise NotImplementedError
+        return SimpleNamespace(result=lambda timeout_s: self._done(requests))
 
     def _done(self, requests: list[ScoreRequest]) -> list[Outcome]:
         time.sleep(0.01)
