@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -43,7 +44,7 @@ def main() -> None:
 
 def fetched(store: dict[str, Any], keys: Sequence[tuple[str, str]]) -> Fetch:
     """Return what fetches the image of a number from an object store, by key and ETag."""
-    objects = ObjectStore(StoreConfig(**store))
+    objects = ObjectStore(StoreConfig(**store | {"folder": store["folder"] and Path(store["folder"])}))
     return lambda number: objects.get(keys[number][0], etag=keys[number][1])
 
 

@@ -71,9 +71,9 @@ class Run:
 class Edge:
     """A running edge, its Kafka and its store; a context."""
 
-    def __init__(self, folder: Path, files: Sequence[bytes], **serve: Any) -> None:
-        """Keep what to start; `serve` are settings of that section."""
-        self._folder, self._files, self._serve = folder, files, serve
+    def __init__(self, folder: Path, files: Sequence[bytes], *, over_http: bool = False, **serve: Any) -> None:
+        """Keep what to start; `over_http`: objects come as from another machine; `serve`: settings of that section."""
+        self._folder, self._files, self._over_http, self._serve = folder, files, over_http, serve
         self._ingest: dict[str, Any] = {"sweep_prefix": PREFIX}
         self._kafka: Kafka | None = None
         self._system: compose.System | None = None
@@ -94,7 +94,13 @@ class Edge:
         return self
 
     def _start(self, endpoint: str) -> None:
-        store = {"endpoint_url": endpoint, "access_key": {"value": ACCESS}, "secret_key": {"value": SECRET}}
+        store: dict[str, Any] = {
+            "endpoint_url": endpoint,
+            "access_key": {"value": ACCESS},
+            "secret_key": {"value": SECRET},
+        }
+        if not self._over_http:
+            store["folder"] = str(self._folder / "s3")
         kafka: dict[str, Any] = {}
         if missing("kafka") is None:
             self._kafka = Kafka(self._folder / "kafka").start()
@@ -138,7 +144,9 @@ class Edge:
     def parts(self) -> dict[str, str]:
         """What this edge is made of, for the report."""
         kafka = "Apache Kafka (deploy/)" if self._kafka else f"the sweep; no Kafka: {missing('kafka')}"
-        return {"source": kafka, "store": "embedded S3 server, a process of its own", "database": "SQLite"}
+        fetched = "over HTTP" if self._over_http else "as files"
+        store = f"embedded S3 server, a process of its own, objects read {fetched}"
+        return {"source": kafka, "store": store, "database": "SQLite"}
 
     def processes(self) -> set[int]:
         """Return the processes of the edge; not this one, which drives and looks."""
@@ -170,7 +178,7 @@ class Edge:
         config = config_from(self.settings.store)
         names = ("endpoint_url", "bucket", "access_key", "secret_key")
         return {
-            "store": {name: getattr(config, name) for name in names},
+            "store": {name: getattr(config, name) for name in names} | {"folder": config.folder and str(config.folder)},
             "keys": [(key, etag) for key, etag, _ in self._etags],
         }
 

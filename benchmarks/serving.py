@@ -3,7 +3,7 @@
 `python -m benchmarks.serving` prints JSON. Who is compared takes turns, all in one run:
 
 - limit: `benchmarks.bare`, on all cores; limit_with_fetch: each image fetched as replicas do; bare: on one thread
-- serve: replicas through the Serve handle, 16 images a call, fetched from the object store
+- serve: replicas through the Serve handle, 16 images a call, fetched from the embedded store: as files, or with --http
 - pipeline: Kafka record to assessment in the database, by a whole running edge
 - fastapi and reference: `benchmarks.peers`
 """
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--half-load-seconds", type=float, default=30.0)
     parser.add_argument("--spike", type=int, default=2000, help="images of the spike")
     parser.add_argument("--starts", type=int, default=3, help="starts of an extra replica")
+    parser.add_argument("--http", action="store_true", help="fetch objects as from another machine, not as files")
     parser.add_argument("--plot", type=Path, help="write the plot of the spike to this SVG file")
     parser.add_argument("--part", choices=["rates", "scaling"], help="(inner use) only this part, in this process")
     options = parser.parse_args()
@@ -97,7 +98,13 @@ def rates(options: argparse.Namespace) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory(prefix="edgerad-bench-", ignore_cleanup_errors=True) as name,
         Peers(Path(name), pictures.files) as peers,
-        Edge(Path(name), pictures.files, min_replicas=options.replicas, max_replicas=options.replicas) as edge,
+        Edge(
+            Path(name),
+            pictures.files,
+            over_http=options.http,
+            min_replicas=options.replicas,
+            max_replicas=options.replicas,
+        ) as edge,
     ):
         edge.run(64)
         edge.score(edge.requests(64))
@@ -185,7 +192,9 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
     pictures = images.load(options.files)
     with (
         tempfile.TemporaryDirectory(prefix="edgerad-bench-", ignore_cleanup_errors=True) as name,
-        Edge(Path(name), pictures.files, min_replicas=1, max_replicas=2, downscale_delay=4.0) as edge,
+        Edge(
+            Path(name), pictures.files, over_http=options.http, min_replicas=1, max_replicas=2, downscale_delay=4.0
+        ) as edge,
     ):
         edge.run(64)
         return {"replica": replica_starts(edge, options.starts), "spike": spike(edge, options.spike)}

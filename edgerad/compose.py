@@ -205,7 +205,7 @@ def _start_store(system: System, settings: Settings) -> Settings:
     access = keyring.ensure(Secret(), keys, "s3-access-key")
     secret = keyring.ensure(Secret(), keys, "s3-secret-key")
     system.s3 = S3Server(
-        settings.embedded_store.directory or settings.data_dir / "s3",
+        (settings.embedded_store.directory or settings.data_dir / "s3").absolute(),
         access.reveal() or "",
         secret.reveal() or "",
         port=settings.embedded_store.port,
@@ -216,7 +216,12 @@ def _start_store(system: System, settings: Settings) -> Settings:
     except (OSError, RuntimeError) as error:
         raise preflight.CannotStart(f"the embedded object store: {error}") from None
     system.addresses["s3"] = system.s3.endpoint_url
-    embedded = {"endpoint_url": system.s3.endpoint_url, "access_key": access, "secret_key": secret}
+    embedded = {
+        "endpoint_url": system.s3.endpoint_url,
+        "access_key": access,
+        "secret_key": secret,
+        "folder": system.s3.folder,
+    }
     update: dict[str, Any] = {}
     if edge_embedded:
         update["store"] = settings.store.model_copy(update=embedded)

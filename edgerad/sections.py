@@ -42,6 +42,9 @@ class StoreSettings(Section):
     ca_file: Path | None = Field(None, description="CA certificates to verify the endpoint's TLS certificate with.")
     connect_timeout: Seconds = Field(5.0, description="Seconds to wait for a connection.")
     read_timeout: Seconds = Field(30.0, description="Seconds to wait for an answer.")
+    folder: Path | None = Field(
+        None, description="Set by edgerad where this is the embedded store: its folder, to read objects as files."
+    )
 
 
 class EmbeddedStoreSettings(Section):

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from edgerad.settings import SettingsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mypy_boto3_s3.client import S3Client
 
     from edgerad.download import Download
+    from edgerad.folder import FolderReader
     from edgerad.sections import StoreSettings
 
 GONE = frozenset({"404", "NoSuchKey", "NoSuchVersion", "NotFound", "412", "PreconditionFailed", "NoSuchUpload"})
@@ -87,7 +90,7 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
-    """How to reach one bucket; timeouts in seconds."""
+    """How to reach one bucket; timeouts in seconds. `folder` is where an embedded store on this machine keeps it."""
 
     endpoint_url: str
     bucket: str
@@ -99,6 +102,7 @@ class StoreConfig:
     read_timeout: float = 30.0
     max_attempts: int = 3
     max_connections: int = 64
+    folder: Path | None = None
 
 
 def config_from(settings: StoreSettings) -> StoreConfig:
@@ -117,6 +121,7 @@ def config_from(settings: StoreSettings) -> StoreConfig:
         ca_file=str(settings.ca_file) if settings.ca_file else None,
         connect_timeout=settings.connect_timeout,
         read_timeout=settings.read_timeout,
+        folder=settings.folder,
     )
 
 
@@ -128,6 +133,11 @@ class ObjectStore:
         self.config = config
         self._client: S3Client | None = None
         self._download: Download | None = None
+        self._folder: FolderReader | None = None
+        if config.folder:
+            from edgerad.folder import FolderReader
+
+            self._folder = FolderReader(config.folder, config.bucket)
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[ObjectStore], tuple[StoreConfig]]:
@@ -189,8 +199,12 @@ class ObjectStore:
         Raises ObjectGone when it is not there or no longer has that version or ETag, ObjectTooLarge when it has more
         than `limit_bytes` (decided before anything is read), StoreUnavailable when another attempt may succeed.
         """
-        if key and not version_id and (data := self._short_way.get(key, etag, limit_bytes)) is not None:
-            return data  # anything but success is asked again by boto3, which tells what is wrong
+        if key and not version_id:
+            data = self._folder.get(key, etag, limit_bytes) if self._folder else None
+            if data is None:
+                data = self._short_way.get(key, etag, limit_bytes)
+            if data is not None:
+                return data  # anything but success is asked again by boto3, which tells what is wrong
         arguments: dict[str, Any] = {"VersionId": version_id} if version_id else {}
         if etag:
             arguments["IfMatch"] = f'"{etag}"'

@@ -1,7 +1,8 @@
 """Objects on disk: contents as files under random names, everything else in one SQLite table.
 
 An object exists when its row is committed, and its file is complete and synced before that: a crash leaves at worst a
-file that no row names, and those are removed at the next start. Keys never become paths.
+file that no row names, and those are removed at the next start. Keys never become paths. `edgerad/folder.py` reads
+the table and the files beside this.
 """
 
 from __future__ import annotations

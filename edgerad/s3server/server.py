@@ -19,7 +19,7 @@ class S3Server:
         self, folder: Path, access_key: str, secret_key: str, port: int = 0, on_put: OnPut | None = None
     ) -> None:
         """Keep what to start; port 0 takes a free one."""
-        self._folder, self._port, self._on_put = folder, port, on_put
+        self.folder, self._port, self._on_put = folder, port, on_put
         self._keys = {access_key: secret_key}
         self._disk: Disk | None = None
         self._server: uvicorn.Server | None = None
@@ -32,7 +32,7 @@ class S3Server:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", self._port))
             listener.listen(128)
-            self._disk = Disk(self._folder)
+            self._disk = Disk(self.folder)
         except BaseException:
             listener.close()
             raise

@@ -47,13 +47,14 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(params=["embedded", pytest.param("ceph", marks=pytest.mark.real)])
+@pytest.fixture(params=["embedded", "embedded-files", pytest.param("ceph", marks=pytest.mark.real)])
 def config(request: pytest.FixtureRequest) -> StoreConfig:
     """A store's configuration with a bucket name that nobody used."""
     bucket = f"test-{uuid.uuid4().hex[:12]}"
-    if request.param == "embedded":
+    if request.param.startswith("embedded"):
         server = request.getfixturevalue("embedded")
-        return StoreConfig(server.endpoint_url, bucket, "access", "secret")
+        folder = server.folder if request.param == "embedded-files" else None
+        return StoreConfig(server.endpoint_url, bucket, "access", "secret", folder=folder)
     endpoints = request.getfixturevalue("ceph").endpoints()
     return StoreConfig(endpoints["s3"], bucket, endpoints["access_key"], endpoints["secret_key"])
 
