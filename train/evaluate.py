@@ -51,21 +51,26 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Candidate against current on the same cases: difference of AUROC, its interval and two-sided p-value."""
+    """Candidate against current on the same cases: a figure of both, by how much the candidate is better, its error.
+
+    `error` is the gain's standard error; a gain is normally distributed around the true one.
+    """
 
     current: float
     candidate: float
-    difference: Estimate
-    p_value: float
+    gain: float
+    error: float
 
     @property
-    def better(self) -> bool:
-        """The candidate is better with 95% confidence."""
-        return self.difference.low > 0
+    def confidence(self) -> float:
+        """One-sided confidence that the candidate is better; 0.5 of two that differ in nothing."""
+        if self.error > 0:
+            return NormalDist().cdf(self.gain / self.error)
+        return 0.5 if self.gain == 0 else float(self.gain > 0)
 
-    def not_worse_than(self, margin: float) -> bool:
-        """The candidate is not worse by more than `margin` with 95% confidence (non-inferiority)."""
-        return self.difference.low > -margin
+    def low(self, confidence: float) -> float:
+        """One-sided lower bound of the gain."""
+        return self.gain - NormalDist().inv_cdf(confidence) * self.error
 
 
 def evaluate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, threshold: float = 0.5) -> Evaluation:
@@ -97,21 +102,32 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Estimate:
     return Estimate(area, low, high)
 
 
-def compare(labels: npt.ArrayLike, current: npt.ArrayLike, candidate: npt.ArrayLike) -> Comparison:
-    """Compare two models' AUROC on the same cases by DeLong's paired test.
+def compare_auroc(labels: npt.ArrayLike, current: npt.ArrayLike, candidate: npt.ArrayLike) -> Comparison:
+    """Compare how two models rank the same cases by DeLong's paired test.
 
     Source: E. R. DeLong et al., Biometrics 44 (1988) 837-845; computed as X. Sun, W. Xu, IEEE SPL 21 (2014) 1389-1393.
     """
     truth, first = _checked(labels, current)
     _, second = _checked(labels, candidate)
     areas, covariance = _delong(truth, np.stack([first, second]))
-    difference = float(areas[1] - areas[0])
     error = sqrt(max(float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]), 0.0))
-    spread = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * error
-    deviation = abs(difference) / error if error > 0 else (0.0 if difference == 0 else float("inf"))
-    p_value = 2 * (1 - NormalDist().cdf(deviation))
-    interval = Estimate(difference, difference - spread, difference + spread)
-    return Comparison(float(areas[0]), float(areas[1]), interval, p_value)
+    return Comparison(float(areas[0]), float(areas[1]), float(areas[1] - areas[0]), error)
+
+
+def compare_brier(labels: npt.ArrayLike, current: npt.ArrayLike, candidate: npt.ArrayLike) -> Comparison:
+    """Compare two models' Brier scores on the same cases: mean squared differences of probability and label, 0 is best.
+
+    It falls with a better ranking and with truer probabilities, and nothing but saying what one believes makes it least
+    (G. W. Brier, Monthly Weather Review 78 (1950) 1-3; T. Gneiting, A. E. Raftery, JASA 102 (2007) 359-378). The gain's
+    error is that of a mean of paired differences (F. X. Diebold, R. S. Mariano, JBES 13 (1995) 253-263).
+    """
+    truth, first = _checked(labels, current)
+    _, second = _checked(labels, candidate)
+    old, new = (first - truth) ** 2, (second - truth) ** 2
+    gains = old - new
+    return Comparison(
+        float(old.mean()), float(new.mean()), float(gains.mean()), float(gains.std(ddof=1)) / sqrt(len(gains))
+    )
 
 
 def wilson(successes: int, trials: int) -> Estimate:

@@ -1,9 +1,10 @@
 """Whether a candidate replaces the model in service, and the record of it; the registry's pointer follows the record.
 
 The rule (docs/core.md), on the frozen set, both models on the same cases:
-1. the candidate's AUROC is higher with `train.promote_confidence` (DeLong's paired test, one-sided), and
-2. its sensitivity and its specificity at probability 0.5 are each not inferior by more than 0.05, with the same
-   confidence (Bonett and Price's adjusted Wald interval for paired proportions), and
+1. the candidate's Brier score is lower with `train.promote_confidence` (paired, one-sided), and
+2. its AUROC is not inferior by more than 0.02 (DeLong's paired test), and its sensitivity and its specificity at
+   probability 0.5 are each not by more than 0.05 (Bonett and Price's adjusted Wald interval for paired proportions),
+   with the same confidence, and
 3. it has not learnt to live on frames: from images of which nothing but the frame is left its AUROC is not above 0.65
    with the whole of its 95% interval, unless that of the model in service is as high.
 
@@ -25,7 +26,7 @@ from sqlalchemy import select, text
 
 from edgerad import decisions, ledger, registry
 from edgerad.records import Model, now
-from train.evaluate import auroc, compare, evaluate
+from train.evaluate import auroc, compare_auroc, compare_brier, evaluate
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -39,6 +40,8 @@ OPERATING_POINT = 0.5
 """Probability from which on a case counts as positive: the middle of the triage band, as in the published figures."""
 MARGIN = 0.05
 """Largest loss of sensitivity or specificity that still counts as not inferior."""
+AUROC_MARGIN = 0.02
+"""Largest loss of AUROC that still counts as not inferior."""
 FRAME_LIMIT = 0.65
 """Highest AUROC from frames alone of a model that does not live on them."""
 
@@ -95,25 +98,23 @@ def decide(
             f"not promoted: the frozen set has {positives} positive and {negatives} negative cases, at least {needed}"
             " of each are needed to tell a difference from chance",
         )
-    comparison = compare(truth, old, new)
-    better = 1 - comparison.p_value / 2 if comparison.difference.value > 0 else comparison.p_value / 2
+    brier, ranking = compare_brier(truth, old, new), compare_auroc(truth, old, new)
     sensitivity = paired_change((old >= OPERATING_POINT)[truth == 1], (new >= OPERATING_POINT)[truth == 1], confidence)
     specificity = paired_change((old < OPERATING_POINT)[truth == 0], (new < OPERATING_POINT)[truth == 0], confidence)
     figures = {
         "current": evaluate(truth, old, threshold=OPERATING_POINT).as_dict(),
         "candidate": evaluate(truth, new, threshold=OPERATING_POINT).as_dict(),
-        "auroc_difference": {
-            "value": round(comparison.difference.value, 4),
-            "low": round(comparison.difference.low, 4),
-            "high": round(comparison.difference.high, 4),
-        },
-        "confidence_better": round(better, 4),
-        "sensitivity_difference": _rounded(sensitivity),
-        "specificity_difference": _rounded(specificity),
+        "brier": {"current": round(brier.current, 4), "candidate": round(brier.candidate, 4)},
+        "confidence_better": round(brier.confidence, 4),
+        "auroc_difference": _rounded(ranking.gain, ranking.low(confidence)),
+        "sensitivity_difference": _rounded(sensitivity.difference, sensitivity.low),
+        "specificity_difference": _rounded(specificity.difference, specificity.low),
     }
     against = []
-    if not better >= confidence:
-        against.append(f"better with {better:.1%} confidence, {confidence:.0%} are needed")
+    if not brier.confidence >= confidence:
+        against.append(f"better with {brier.confidence:.1%} confidence, {confidence:.0%} are needed")
+    if not ranking.low(confidence) > -AUROC_MARGIN:
+        against.append(f"AUROC may be lower by {-ranking.low(confidence):.3f}, {AUROC_MARGIN} is the most allowed")
     for name, change in (("sensitivity", sensitivity), ("specificity", specificity)):
         if not change.low > -MARGIN:
             against.append(
@@ -130,10 +131,14 @@ def decide(
                 f"it tells {of_frames[1].value:.3f} (AUROC) from frames alone, which are no evidence;"
                 f" {FRAME_LIMIT} is the most allowed"
             )
-    shown = f"AUROC {comparison.current:.4f} to {comparison.candidate:.4f}"
+    shown = (
+        f"Brier score {brier.current:.4f} to {brier.candidate:.4f},"
+        f" AUROC {ranking.current:.4f} to {ranking.candidate:.4f}"
+    )
     if against:
         return Decision(False, f"not promoted: {shown}; " + "; ".join(against), figures)
-    reason = f"promoted: {shown}, better with {better:.1%} confidence; sensitivity and specificity not inferior"
+    sure = f"better with {brier.confidence:.1%} confidence"
+    reason = f"promoted: {shown}, {sure}; AUROC, sensitivity and specificity not inferior"
     return Decision(True, reason, figures)
 
 
@@ -169,8 +174,8 @@ def paired_change(before: npt.ArrayLike, after: npt.ArrayLike, confidence: float
     return PairedChange(float(old.mean()), float(new.mean()), low)
 
 
-def _rounded(change: PairedChange) -> dict[str, float]:
-    return {"value": round(change.difference, 4), "low": round(change.low, 4)}
+def _rounded(value: float, low: float) -> dict[str, float]:
+    return {"value": round(value, 4), "low": round(low, 4)}
 
 
 def _lock(session: Session) -> None:

@@ -81,8 +81,7 @@ def settings_for(options: DemoOptions, data_dir: Path) -> Settings:
         "serve": {"max_replicas": 2, "downscale_delay": 10.0},
         "ship": {"edge_id": "demo-edge", "batch_age": 4.0, "poll_interval": 2.0},
         "core": {"poll_interval": 2.0},
-        # Of some fifty cases little can be sure: a hospital's core asks for 95 %.
-        "train": {"min_new_labels": 12, "promote_confidence": 0.8},
+        "train": {"min_new_labels": 12},
     }
     if options.kafka:
         overrides["kafka"] = {"bootstrap_servers": options.kafka}

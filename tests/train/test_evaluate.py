@@ -1,11 +1,14 @@
 """Figures and their intervals, checked against counts by hand and against slower ways to the same number."""
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
 import pytest
 
-from train.evaluate import auroc, compare, evaluate, wilson
+from train.evaluate import Comparison, auroc, compare_auroc, compare_brier, evaluate, wilson
+
+Compare = Callable[..., Comparison]
 
 
 def pairs_won(labels: list[int], scores: list[float]) -> float:
@@ -76,30 +79,41 @@ def test_the_calibration_error_is_the_weighted_gap_of_the_bins() -> None:
     assert evaluate(labels, scores).ece.value == pytest.approx((0.95 - 2 / 3 + 1 / 3 - 0.05) / 2)
 
 
-def test_a_comparison_of_a_model_with_itself_is_no_difference() -> None:
+@pytest.mark.parametrize("compare", [compare_auroc, compare_brier])
+def test_a_comparison_of_a_model_with_itself_is_no_difference(compare: Compare) -> None:
     rng = np.random.default_rng(2)
     labels = np.arange(80) % 2
-    scores = rng.standard_normal(80) + labels
+    scores = rng.uniform(0, 1, 80)
     same = compare(labels, scores, scores)
-    assert (same.difference.value, same.p_value) == (0, 1)
-    assert not same.better
-    assert same.not_worse_than(0.001)
+    assert (same.gain, same.confidence, same.low(0.95)) == (0, 0.5, 0)
 
 
-def test_a_paired_comparison_sees_what_two_single_intervals_cannot() -> None:
+@pytest.mark.parametrize("compare", [compare_auroc, compare_brier])
+def test_a_paired_comparison_sees_what_two_single_intervals_cannot(compare: Compare) -> None:
     rng = np.random.default_rng(3)
     labels = np.array([0, 1] * 150)
-    weak = rng.standard_normal(300) + 1.2 * labels
-    better = weak + 0.35 * labels  # the same noise, a little more signal
+    noise = rng.standard_normal(300)
+    weak, better = (1 / (1 + np.exp(-(noise + signal * (labels - 0.5)))) for signal in (1.2, 1.55))
     found = compare(labels, weak, better)
     assert auroc(labels, weak).high > auroc(labels, better).low
-    assert found.better
-    assert found.p_value < 0.01
-    assert found.difference.value == pytest.approx(found.candidate - found.current)
+    assert found.confidence > 0.99
+    assert found.low(0.95) > 0
+    assert found.gain == pytest.approx(abs(found.candidate - found.current))
     worse = compare(labels, better, weak)
-    assert worse.difference.high < 0
-    assert worse.not_worse_than(0.2)
-    assert not worse.not_worse_than(0.0)
+    assert worse.gain == pytest.approx(-found.gain)
+    assert worse.confidence == pytest.approx(1 - found.confidence)
+    assert -0.2 < worse.low(0.95) < worse.gain < 0
+
+
+def test_the_brier_score_sees_what_ranks_do_not() -> None:
+    labels = np.array([0, 0, 1, 1])
+    timid, sure = np.array([0.4, 0.45, 0.55, 0.6]), np.array([0.1, 0.2, 0.8, 0.9])
+    assert compare_auroc(labels, timid, sure).gain == 0
+    found = compare_brier(labels, timid, sure)
+    assert found.current == pytest.approx((0.4**2 + 0.45**2) / 2)
+    assert found.candidate == pytest.approx((0.1**2 + 0.2**2) / 2)
+    assert found.confidence > 0.99
+    assert compare_brier(labels, [0.4] * 2 + [0.6] * 2, [0.2] * 2 + [0.8] * 2).confidence == 1, "no error, a gain"
 
 
 def test_the_paired_interval_agrees_with_a_bootstrap() -> None:
@@ -107,15 +121,15 @@ def test_the_paired_interval_agrees_with_a_bootstrap() -> None:
     labels = np.array([0, 1] * 100)
     first = rng.standard_normal(200) + 1.5 * labels
     second = 0.7 * first + 0.7 * rng.standard_normal(200) + 0.3 * labels
-    found = compare(labels, first, second)
+    found = compare_auroc(labels, first, second)
     differences = []
     for _ in range(400):
         chosen = np.concatenate([rng.choice(np.flatnonzero(labels == value), 100) for value in (0, 1)])
         differences.append(auroc(labels[chosen], second[chosen]).value - auroc(labels[chosen], first[chosen]).value)
     low, high = np.percentile(differences, [2.5, 97.5])
     width = high - low
-    assert abs(found.difference.low - low) < 0.25 * width
-    assert abs(found.difference.high - high) < 0.25 * width
+    assert abs(found.low(0.975) - low) < 0.25 * width
+    assert abs(found.low(0.025) - high) < 0.25 * width
 
 
 @pytest.mark.parametrize(

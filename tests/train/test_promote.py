@@ -59,9 +59,10 @@ def test_a_candidate_that_is_better_with_confidence_is_promoted_with_its_figures
     labels, old, new = better()
     decision = decide(labels, old, new, CONFIDENCE)
     assert decision.promoted
-    assert decision.reason.startswith("promoted: AUROC 0.8")
+    assert decision.reason.startswith("promoted: Brier score 0.1")
     figures = decision.figures
     assert figures["confidence_better"] > CONFIDENCE
+    assert figures["brier"]["candidate"] < figures["brier"]["current"]
     assert figures["auroc_difference"]["low"] > 0
     assert figures["current"]["cases"] == figures["candidate"]["cases"] == 200
     assert figures["candidate"]["auroc"]["value"] > figures["current"]["auroc"]["value"]
@@ -86,11 +87,22 @@ def test_the_model_in_service_itself_is_no_better_than_itself() -> None:
     assert decision.figures["auroc_difference"]["value"] == 0
 
 
-def test_two_perfect_models_are_a_tie() -> None:
+def test_a_surer_model_that_ranks_alike_is_better_if_it_is_right() -> None:
     labels = np.arange(100) % 2
-    decision = decide(labels, labels * 0.8 + 0.1, labels * 0.9 + 0.05, CONFIDENCE)
+    timid, sure = labels * 0.4 + 0.3, labels * 0.8 + 0.1
+    assert decide(labels, timid, sure, CONFIDENCE).promoted
+    assert not decide(labels, sure, timid, CONFIDENCE).promoted
+    assert not decide(labels, timid, 1 - sure, CONFIDENCE).promoted
+
+
+def test_truer_probabilities_do_not_buy_a_worse_ranking() -> None:
+    labels, old = scores(2.5, cases=400)
+    timid = 1 / (1 + np.exp(-0.2 * np.log(old / (1 - old))))  # the ranks of `old`, nothing near 0 or 1
+    _, worse = scores(2.0, cases=400, seed=1)
+    decision = decide(labels, timid, worse, CONFIDENCE)
+    assert decision.figures["confidence_better"] > CONFIDENCE
     assert not decision.promoted
-    assert decision.figures["confidence_better"] == 0.5
+    assert "AUROC may be lower by" in decision.reason
 
 
 def test_a_worse_candidate_is_not_promoted_however_sure_that_is() -> None:
@@ -128,12 +140,12 @@ def test_what_only_is_described_decides_nothing_and_needs_no_number_of_cases() -
 
 
 @pytest.mark.parametrize(("label", "name"), [(1, "sensitivity"), (0, "specificity")])
-def test_a_better_ranking_does_not_buy_a_lower_sensitivity_or_specificity(label: int, name: str) -> None:
-    labels, old, new = better()
+def test_a_better_score_does_not_buy_a_lower_sensitivity_or_specificity(label: int, name: str) -> None:
+    labels, old, new = better(5.0)
     logit = np.log(new / (1 - new))
-    moved = 1 / (1 + np.exp(-(logit - (2.2 if label else -2.2))))
+    moved = 1 / (1 + np.exp(-(logit - (2.9 if label else -2.9))))
     decision = decide(labels, old, moved, CONFIDENCE)
-    assert decision.figures["confidence_better"] > CONFIDENCE, "AUROC does not see a shift"
+    assert decision.figures["confidence_better"] > CONFIDENCE
     assert not decision.promoted
     assert f"{name} may be lower" in decision.reason
 
