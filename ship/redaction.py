@@ -197,7 +197,7 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
         again = views.plain_view(redacted)
         for region in neighbourhoods(boxes, _REACH):
             remaining += ocr.read_lines(again, v6, region=region.clipped(*shape), skip=outline)
-        chosen = _chosen(remaining, shape, identity)
+        chosen = _chosen(remaining, shape, identity, boxes)
         if chosen:
             continue
         if any(line.score >= _READABLE and identity.resembles(line.text) for line in remaining):
@@ -206,8 +206,10 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
     raise Doubtful("still-read", f"text is still read after {ROUNDS} rounds", boxes)
 
 
-def _chosen(lines: Sequence[Line], shape: tuple[int, int], identity: Identity) -> list[Line]:
-    return text.to_redact(lines, shape, is_known=identity.resembles)
+def _chosen(
+    lines: Sequence[Line], shape: tuple[int, int], identity: Identity, filled: Sequence[Box] = ()
+) -> list[Line]:
+    return text.to_redact(lines, shape, is_known=identity.resembles, filled=filled)
 
 
 def _within(boxes: Sequence[Box]) -> Callable[[Box], bool]:

@@ -41,7 +41,7 @@ def fill_by_hand(
     filled, fill = px.redact(pixels, boxes, inverted=inverted)
     lines = redaction.find_lines(filled, identity, threads)
     left, known, outline = [], False, redaction.is_outline(boxes)
-    for line in text.to_redact(lines, shape, is_known=identity.resembles):
+    for line in text.to_redact(lines, shape, is_known=identity.resembles, filled=boxes):
         box = line.box.grown(text.PADDING).clipped(*shape)
         if identity.resembles(line.text):
             known = True

@@ -33,6 +33,8 @@ SURE = 0.8
 """Score of a reading that is no anatomy."""
 NEIGHBOURHOOD = 1.5
 """Line heights around redacted text within which a token of one or two characters is part of that text."""
+SAME_PLACE = 0.6
+"""Intersection over union from which on two readings are of one token: less, and one may hold a character more."""
 
 MARKERS = frozenset({
     "R", "L", "RT", "LT", "LEFT", "RIGHT", "AP", "PA", "AP/PA", "LAT", "LATERAL", "LL", "RL", "RLD", "LLD", "DECUB",
@@ -158,22 +160,46 @@ def is_line_shaped(line: Line, shape: tuple[int, int]) -> bool:
     return line.box.long_side >= LINE_SHAPE * line.box.short_side and line.box.short_side <= MAX_UNREAD * min(shape)
 
 
+def _is_marker_misread(token: Line, markers: Sequence[Line], texts: Sequence[Box]) -> bool:
+    """Whether another look read the short token as a marker, surely and more so than this one, and apart from texts."""
+    return any(
+        marker.score >= SURE
+        and marker.score > token.score
+        and marker.box.iou(token.box) >= SAME_PLACE
+        and not any(_may_go_on(box, marker.box) for box in texts if box.iou(marker.box) < SAME_PLACE)
+        for marker in markers
+    )
+
+
+def _may_go_on(box: Box, token: Box) -> bool:
+    """Whether text in `box` may go on with the token: beside it in its row, or as close as lines of a block are."""
+    reach, near = round(NEIGHBOURHOOD * box.short_side), round(GAP[0] * box.short_side)
+    if 2 * box.long_side < 3 * box.short_side:  # three characters, which may run either way
+        return box.grown(reach).overlaps(token)
+    return box.lengthened(reach).overlaps(token) or box.grown(near).overlaps(token)
+
+
 def to_redact(
-    lines: Sequence[Line], shape: tuple[int, int], *, is_known: Callable[[str], bool] = lambda _: False
+    lines: Sequence[Line],
+    shape: tuple[int, int],
+    *,
+    is_known: Callable[[str], bool] = lambda _: False,
+    filled: Sequence[Box] = (),
 ) -> list[Line]:
     """The lines to fill, of all that every engine found in an image of `shape` (rows, columns).
 
     A line goes when it reads like text (score, number of characters, height), when it has the shape of one though it
     cannot be read (a script or a hand that no engine knows), or when `is_known` says that it resembles one of the
-    patient's own values; a short token goes only beside text that goes. Markers stay.
+    patient's own values; a short token goes only beside text that goes. Markers stay, also where another look
+    misread them as such a token, unless text that goes, or that went when what is `filled` was, may go on with them.
     """
     limit = MAX_SHORT_SIDE * min(shape)
-    chosen, short = [], []
+    chosen, short, markers = [], [], []
     for line in lines:
         if is_known(line.text):
             chosen.append(line)
         elif is_marker(line):
-            continue
+            markers.append(line)
         elif is_line_shaped(line, shape):
             chosen.append(line)
         elif line.score < _least_score(line, shape) or _height(line) > limit:
@@ -183,4 +209,6 @@ def to_redact(
         elif alphanumerics(line.text) > 0:
             short.append(line)
     grown = [line.box.grown(round(NEIGHBOURHOOD * line.box.short_side)) for line in chosen]
-    return chosen + [line for line in short if any(line.box.overlaps(box) for box in grown)]
+    beside = [line for line in short if any(line.box.overlaps(box) for box in grown)]
+    texts = [*filled, *(line.box for line in chosen + short)]
+    return chosen + [line for line in beside if not _is_marker_misread(line, markers, texts)]

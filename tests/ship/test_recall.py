@@ -54,6 +54,12 @@ def test_large_faint_lines_that_run_up_or_down_go_with_those_of_their_block_that
     assert len(lost) <= 1, lost
 
 
+def test_a_marker_that_a_turned_look_misreads_beside_text_stays() -> None:
+    ((case, _),) = benchmark.phantoms(1, seed=20063)
+    assert case.marker is not None
+    assert len(missed(case)) <= 1
+
+
 @pytest.mark.parametrize(("rotation", "script"), [(0, "greek"), (90, "latin"), (180, "chinese"), (270, "cyrillic")])
 def test_readable_lines_of_every_script_and_turn_go(rotation: int, script: Script) -> None:
     case = burn(rotation, [Block("bottom left", 16, 90, "opencv:uni", script, rotation, 3)], size=640)

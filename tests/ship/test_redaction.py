@@ -115,6 +115,15 @@ def test_what_is_read_after_the_fill_is_filled_as_well(monkeypatch: pytest.Monke
     assert done.boxes == tuple(text.area(line("", box), (400, 400)) for box in (first, second))
 
 
+def test_a_token_is_no_misread_marker_once_the_rest_of_its_line_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    rest, above, first = Box(150, 200, 280, 220), Box(50, 160, 280, 180), Box(120, 200, 136, 220)
+    later = [line("1980-02-03", above), line("L", first), Line(first, "I", 0.7, "v4")]
+    alone, together = readings(monkeypatch, later, []), readings(monkeypatch, [line("Smith", rest)], later, [])
+    gone = text.area(later[2], (400, 400))
+    assert gone not in alone.boxes
+    assert gone in together.boxes
+
+
 def test_oblique_text_that_is_read_only_after_the_fill_is_left_to_people(monkeypatch: pytest.MonkeyPatch) -> None:
     oblique = Line(Box(100, 200, 300, 280), "1980-02-03", 0.95, "v4", 20.0, 20.0)
     with pytest.raises(redaction.Doubtful) as caught:

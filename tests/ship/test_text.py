@@ -50,6 +50,65 @@ def test_a_short_token_goes_only_beside_text_that_goes() -> None:
     assert kept(name, beside, far) == [far.text]
 
 
+LEAD = Box(300, 300, 334, 340)
+"""Where a marker stands; the lines below are 40 pixels high, as close as a short token is part of them."""
+ABOVE, RIGHT_OF_IT, LEFT_OF_IT = Box(200, 210, 500, 250), Box(384, 300, 684, 340), Box(20, 300, 250, 340)
+AT_ITS_SIDE, UNDER_IT, OVER_IT = Box(384, 310, 424, 610), Box(295, 390, 335, 690), Box(295, 20, 335, 250)
+
+
+def beside_text(*others: Line, sure: float = 0.99, misread: float = 0.85, words: str = "7", place: Box = LEAD) -> bool:
+    """Whether a token stays at whose place another look read an `L`, beside text far above it and other lines."""
+    token, above = line(words, place.grown(1), misread), line("Doe Jane", ABOVE)
+    assert token.text not in kept(above, token)  # without the other look it goes
+    return token.text in kept(above, *others, token, line("L", LEAD, sure))
+
+
+def test_a_marker_that_a_turned_look_misread_beside_text_stays() -> None:
+    """As on a phantom whose `L` the turned look read as `7`, beside text that runs upright and misread lying text."""
+    assert beside_text()
+    upright = line("", Box(355, 400, 397, 650), 0.9)
+    assert beside_text(upright)
+    assert beside_text(line("1953-02-01", RIGHT_OF_IT.moved(20, 0)))  # too far for one line
+
+
+def test_the_surer_reading_counts_and_only_if_it_is_sure() -> None:
+    assert not beside_text(sure=0.79, misread=0.6)
+    assert not beside_text(sure=0.84)
+
+
+@pytest.mark.parametrize("row", [RIGHT_OF_IT, LEFT_OF_IT, UNDER_IT, OVER_IT])
+@pytest.mark.parametrize("words", ["Smith", "—"])
+def test_a_token_in_a_row_with_text_goes_for_it_may_be_a_character_of_a_name(row: Box, words: str) -> None:
+    """The first, the last, and of text that runs up or down."""
+    assert not beside_text(line(words, row))
+
+
+@pytest.mark.parametrize("row", [ABOVE.moved(0, 30), AT_ITS_SIDE.moved(-30, 0), Box(340, 344, 640, 384)])
+def test_a_token_as_close_to_text_as_lines_of_a_block_goes_for_its_line_may_be_missed(row: Box) -> None:
+    assert not beside_text(line("1953-02-01", row))
+
+
+@pytest.mark.parametrize("words", ["王小明", "5"])
+@pytest.mark.parametrize("place", [Box(384, 300, 424, 350), Box(300, 390, 350, 430)])
+def test_a_token_beside_few_characters_goes_whichever_way_they_run(words: str, place: Box) -> None:
+    assert not beside_text(line(words, place))
+
+
+def test_what_is_no_short_token_of_that_place_goes_whatever_marker_is_read_in_it() -> None:
+    assert not beside_text(words="717")
+    assert not beside_text(words="71", place=Box(300, 300, 360, 340))
+    assert not beside_text(place=Box(520, 220, 550, 250))
+    token, above = line("7", LEAD, 0.85), line("Doe Jane", ABOVE)
+    assert kept(above, line("L", LEAD, 0.99), token, known=("7",)) == ["L"]
+    assert kept(above, line("L", LEAD, 0.99), token, known=("L",)) == []
+
+
+def test_a_token_that_may_go_on_with_what_is_filled_already_goes() -> None:
+    lines = [line("Doe Jane", ABOVE), line("L", LEAD, 0.99), line("7", LEAD, 0.85)]
+    assert text.to_redact(lines, SHAPE) == lines[:1]
+    assert text.to_redact(lines, SHAPE, filled=[RIGHT_OF_IT]) == [lines[0], lines[2]]
+
+
 def test_a_line_that_holds_a_value_of_the_patient_goes_whatever_its_score_and_size() -> None:
     huge = line("Doe", Box(0, 0, 900, 900), score=0.2)
     assert kept(huge) == ["Doe"]
