@@ -37,7 +37,7 @@ install-parts: python ## bring Kafka, Ceph, PostgreSQL, Orthanc, dcmtk, Chromium
 	@$(PYTHON) -m deploy.install
 
 test: setup install-parts ## run the tests (PYTEST_ARGS="-k name")
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses=2 $(PYTEST_ARGS)
 
 check: ## everything that CI runs, at the same time what does not wait for another
 	@$(MAKE) --no-print-directory --jobs=4 format lint types test

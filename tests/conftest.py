@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +44,36 @@ def absent(what: str, why: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"{what} must be there in CI: {why}")
     pytest.skip(why)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several workers one has all that needs real servers, one all that needs Ray or TensorFlow."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    def group(module: str) -> str:
+        code = (ROOT / module).read_text(encoding="utf-8")
+        if re.search(r"mark\.real\b|tmp_database_url|kafka_broker", code):
+            return "real servers"
+        return "Ray or TensorFlow" if re.search(r"mark\.(ray|tf)\b", code) else module
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid.partition("::")[0])
+
+    return Scheduling(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that reports what this worker skipped for want of a part."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["absent"] = ABSENT
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take in what a worker skipped for want of a part."""
+    ABSENT.update(getattr(node, "workeroutput", {}).get("absent", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -132,10 +165,12 @@ def orthanc(parts_folder: Path) -> Iterator[Orthanc]:
     part.stop()
 
 
-@pytest.fixture(scope="session")
-def dcmtk() -> None:
-    """The programs storescu, dcmsend and echoscu are there."""
+@pytest.fixture
+def dcmtk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs storescu, dcmsend and echoscu are there, and not pynetdicom's of an environment that is active."""
     need("dcmtk")
+    own = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if part != own))
 
 
 @pytest.fixture(scope="session")
