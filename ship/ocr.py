@@ -79,7 +79,7 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # An arena keeps the largest image's buffers for ever, one for each of four sessions.
+    # An arena keeps the largest image's buffers for ever, one for each of four sessions; see ship/heap.py.
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

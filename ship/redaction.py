@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ship import ocr, text, views
+from ship import heap, ocr, text, views
 from ship import pixels as px
 from ship.boxes import Box, merged, neighbourhoods
 from ship.identity import Identity
@@ -77,7 +77,8 @@ def redact_text(
     `inverted` is MONOCHROME1; `max_share` is the part of the image beyond which text is no annotation.
     """
     try:
-        return _text_gone(pixels, identity, max_share, inverted, threads)
+        with heap.kept():
+            return _text_gone(pixels, identity, max_share, inverted, threads)
     except Doubtful:
         raise
     except Exception as error:  # noqa: BLE001 - fail closed; the text of an exception may quote a value

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ship import heap, redaction, text
 from ship import pixels as px
-from ship import redaction, text
 from ship.boxes import Box
 from ship.identity import Identity
 from ship.redaction import Doubtful, Redaction
@@ -39,7 +39,8 @@ def fill_by_hand(
     shape = (pixels.shape[0], pixels.shape[1])
     boxes = tuple(sorted({part for box in release.boxes if _real(part := box.clipped(*shape))}))
     filled, fill = px.redact(pixels, boxes, inverted=inverted)
-    lines = redaction.find_lines(filled, identity, threads)
+    with heap.kept():
+        lines = redaction.find_lines(filled, identity, threads)
     left, known, outline = [], False, redaction.is_outline(boxes)
     for line in text.to_redact(lines, shape, is_known=identity.resembles, filled=boxes):
         box = line.box.grown(text.PADDING).clipped(*shape)
