@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from functools import partial
 from typing import Any, cast
 
@@ -58,7 +59,11 @@ def _page() -> None:
     if not cases:
         st.info("Nothing is in quarantine: every image that was to be shipped was proven clean.")
         return
-    names = {case.shipment.shipment_id: _title(case) for case in cases}
+    titles = Counter(map(_title, cases))
+    names = {
+        case.shipment.shipment_id: title if titles[title] == 1 else f"{title} · {case.shipment.shipment_id[:8]}"
+        for case, title in zip(cases, map(_title, cases), strict=True)
+    }
     chosen = st.selectbox(
         f"{quarantine.count(parts.database())} waiting, the oldest first",
         list(names),
@@ -81,8 +86,9 @@ def _page() -> None:
 
 def _title(case: Waiting) -> str:
     patient, _ = parts.who(case.image.header, case.image.image_id)
-    since = parts.since(case.shipment.closed_at) if case.shipment.closed_at else "–"
-    return f"{patient} · {case.shipment.reason} · {since} ago"
+    # A clock time: the browser names its choice by the title, and one that had changed since would not be found.
+    at = parts.local(case.shipment.closed_at) if case.shipment.closed_at else "–"
+    return f"{patient} · {case.shipment.reason} · {at}"
 
 
 def _facts(case: Waiting) -> None:

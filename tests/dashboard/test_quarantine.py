@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,25 @@ def test_boxes_are_taken_away_and_added_and_the_release_is_what_was_shown(edge: 
     assert shipment.release == {"boxes": [BOXES[0], [20, 100, 60, 120]], "dismissed": [BOXES[1]]}
     assert [(row.actor, row.action) for row in audits] == [("person:Dr. Test", "quarantine-released")]
     assert "Nothing is in quarantine" in text(page)
+
+
+def test_the_one_that_was_chosen_stays_chosen_as_time_passes(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits(edge, "not-verified")
+    page = draw("quarantine")
+    offered = page.selectbox[0].options
+    monkeypatch.setattr("dashboard.parts.now", lambda: now() + timedelta(hours=2))
+    page.run()
+    assert page.selectbox[0].options == offered, "a title that changes is another choice"
+
+
+def test_of_two_alike_each_can_be_chosen(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits(edge, "not-verified")
+    (case,) = quarantine.waiting(edge.database)
+    alike = Shipment(shipment_id="f" * 32, reason="not-verified", closed_at=case.shipment.closed_at)
+    monkeypatch.setattr(quarantine, "waiting", lambda _: [case, replace(case, shipment=alike)])
+    first, second = draw("quarantine").selectbox[0].options
+    assert first != second
+    assert second.endswith(" · ffffffff")
 
 
 def test_an_added_box_can_be_removed_again(edge: Edge) -> None:
