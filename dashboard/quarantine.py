@@ -59,11 +59,9 @@ def _page() -> None:
     if not cases:
         st.info("Nothing is in quarantine: every image that was to be shipped was proven clean.")
         return
-    titles = Counter(map(_title, cases))
-    names = {
-        case.shipment.shipment_id: title if titles[title] == 1 else f"{title} · {case.shipment.shipment_id[:8]}"
-        for case, title in zip(cases, map(_title, cases), strict=True)
-    }
+    titles = {case.shipment.shipment_id: _title(case) for case in cases}
+    often = Counter(titles.values())
+    names = {key: title if often[title] == 1 else f"{title} · {key[:8]}" for key, title in titles.items()}
     chosen = st.selectbox(
         f"{quarantine.count(parts.database())} waiting, the oldest first",
         list(names),

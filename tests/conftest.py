@@ -8,6 +8,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Of several workers one has all that needs real servers, one all that needs Ray or TensorFlow."""
     from xdist.scheduler import LoadScopeScheduling
 
+    @cache
     def group(module: str) -> str:
         code = (ROOT / module).read_text(encoding="utf-8")
         if re.search(r"mark\.real\b|tmp_database_url|kafka_broker", code):
@@ -168,9 +170,9 @@ def orthanc(parts_folder: Path) -> Iterator[Orthanc]:
 @pytest.fixture
 def dcmtk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs storescu, dcmsend and echoscu are there, and not pynetdicom's of an environment that is active."""
-    need("dcmtk")
     own = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if part != own))
+    need("dcmtk")
 
 
 @pytest.fixture(scope="session")

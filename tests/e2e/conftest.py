@@ -21,7 +21,7 @@ from edgerad import runfile
 from edgerad.database import Database
 from edgerad.records import Image, Record
 
-STARTS_WITHIN, ENDS_WITHIN = 300.0, 60.0
+STARTS_WITHIN, ENDS_WITHIN = 180.0, 60.0
 
 
 @dataclass

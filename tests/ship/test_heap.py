@@ -18,7 +18,6 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1])
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is what is tuned")
 def test_what_is_freed_is_kept_inside_and_given_back_afterwards() -> None:
     before = resident()
     with heap.kept():
