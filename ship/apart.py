@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
+from ship import heap
 from ship.deidentify import Clean, Options, Quarantined, Reason, deidentify
 from ship.keys import SiteKey
 
@@ -83,8 +84,9 @@ def _serve(line: Connection, do: Work, key: SiteKey, options: Options) -> None:
     os.dup2(2, 1)  # what a library prints must not stand among the parent's lines
     try:
         line.send(None)
-        while True:
-            data, hints = line.recv()
-            line.send(do(data, key, options, hints))
+        with heap.kept():
+            while True:
+                data, hints = line.recv()
+                line.send(do(data, key, options, hints))
     except (EOFError, OSError):
         return

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from ship.boxes import Box
+from ship.graphs import simplified
 
 Grey = npt.NDArray[np.uint8]
 
@@ -29,7 +30,8 @@ _OVERLAP = 192
 _COARSE = 1000
 _MIN_SIDE = 736
 _REC_HEIGHT = 48
-_REC_BATCH = 8
+_REC_WIDTH = (320, 3200)
+"""Least width of what the recognisers are given, grey to the right of the text, and the greatest of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ _GENERATIONS = (
 )
 
 
-def _session(path: Path, threads: int) -> ort.InferenceSession:
+def _session(model: bytes, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -82,12 +84,12 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     # An arena keeps the largest image's buffers for ever, one for each of four sessions; see ship/heap.py.
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 @functools.lru_cache(maxsize=2)
 def engines(threads: int = 1) -> tuple[Engine, ...]:
-    """Both engines, loaded once a process (0.4 s); raises FileNotFoundError when a wheel lacks its models."""
+    """Both engines, loaded once a process (0.7 s); raises FileNotFoundError when a wheel lacks its models."""
     loaded = []
     for generation in _GENERATIONS:
         spec = importlib.util.find_spec(generation.package)
@@ -100,13 +102,13 @@ def engines(threads: int = 1) -> tuple[Engine, ...]:
             if not path.is_file():
                 raise FileNotFoundError(f"{generation.distribution} carries no {path.name}: install the locked version")
             digest.update(path.read_bytes())
-        reader = _session(recogniser, threads)
+        reader = _session(simplified(recogniser), threads)
         characters = reader.get_modelmeta().custom_metadata_map["character"].splitlines()
         loaded.append(
             Engine(
                 name=generation.name,
                 version=f"{generation.distribution} {version(generation.distribution)} {digest.hexdigest()[:12]}",
-                detector=_session(detector, threads),
+                detector=_session(simplified(detector), threads),
                 recogniser=reader,
                 alphabet=("", *characters, " "),
             )
@@ -130,9 +132,8 @@ def read_lines(
     saves the reading of lines that are of no further interest.
     """
     whole = region or Box(0, 0, view.shape[1], view.shape[0])
-    part = np.ascontiguousarray(np.rot90(view[whole.slices]) if turned else view[whole.slices])
+    image = np.ascontiguousarray(np.rot90(view[whole.slices]) if turned else view[whole.slices])
     scale = None if region is None and zoom == 1.0 else zoom * enlargement(*view.shape[:2])
-    image = part if part.ndim == 3 else np.repeat(part[:, :, None], 3, axis=2)
 
     def place(quad: npt.NDArray[np.float32]) -> Box:
         x0, y0 = np.floor(quad.min(axis=0)).astype(int)
@@ -181,8 +182,8 @@ def _detect_whole(image: Grey, engine: Engine, scale: float) -> list[npt.NDArray
     """Differentiable Binarization (Liao et al., AAAI 2020) with the parameters of the wheels' configuration."""
     height, width = image.shape[:2]
     shape = (max(32, round(width * scale / 32) * 32), max(32, round(height * scale / 32) * 32))
-    blob = cv2.resize(image, shape).astype(np.float32).transpose(2, 0, 1)[None] * np.float32(2 / 255) - np.float32(1)
-    heat = engine.detector.run(None, {"x": np.ascontiguousarray(blob)})[0][0, 0]
+    blob = np.ascontiguousarray(_channels_first(cv2.resize(image, shape)))[None]
+    heat = engine.detector.run(None, {"x": blob})[0][0, 0]
     mask = cv2.dilate((heat > 0.3).astype(np.uint8), np.ones((2, 2), np.uint8))
     contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     to_image = np.array((width / shape[0], height / shape[1]), np.float32)
@@ -195,6 +196,12 @@ def _detect_whole(image: Grey, engine: Engine, scale: float) -> list[npt.NDArray
         corners = cv2.boxPoints((centre, (w + grown, h + grown), angle)) * to_image
         quads.append(_clockwise(np.clip(corners, 0, (width - 1, height - 1)).astype(np.float32)))
     return [q for q in quads if min(np.linalg.norm(q[0] - q[1]), np.linalg.norm(q[0] - q[3])) > 3]
+
+
+def _channels_first(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """An 8-bit image (H×W or H×W×3) as the networks take it: 3×H×W, -1 to 1."""
+    values = image.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+    return np.moveaxis(values, 2, 0) if values.ndim == 3 else np.broadcast_to(values, (3, *values.shape))
 
 
 def _mean_inside(heat: npt.NDArray[np.float32], corners: npt.NDArray[Any]) -> float:
@@ -244,19 +251,18 @@ def _read(crops: Sequence[Grey], engine: Engine) -> list[tuple[str, float]]:
 
 
 def _recognise(crops: Sequence[Grey], engine: Engine) -> list[tuple[str, float]]:
-    results: list[tuple[str, float]] = [("", 0.0)] * len(crops)
-    order = sorted(range(len(crops)), key=lambda i: crops[i].shape[1] / crops[i].shape[0])
-    for start in range(0, len(order), _REC_BATCH):
-        chosen = order[start : start + _REC_BATCH]
-        widths = [min(max(1, -(-_REC_HEIGHT * crops[i].shape[1] // crops[i].shape[0])), 3200) for i in chosen]
-        batch = np.zeros((len(chosen), 3, _REC_HEIGHT, max(*widths, 320)), np.float32)
-        for row, (i, w) in enumerate(zip(chosen, widths, strict=True)):
-            resized = cv2.resize(crops[i], (w, _REC_HEIGHT)).astype(np.float32).transpose(2, 0, 1)
-            batch[row, :, :, :w] = resized * np.float32(2 / 255) - np.float32(1)
-        scores = engine.recogniser.run(None, {engine.recogniser.get_inputs()[0].name: batch})[0]
-        for i, best, probability in zip(chosen, scores.argmax(axis=2), scores.max(axis=2), strict=True):
-            # Connectionist temporal classification, greedy: repeats collapse, then blanks (index 0) go.
-            kept = (best != 0) & np.concatenate(((True,), best[1:] != best[:-1]))
-            text = "".join(engine.alphabet[k] for k in best[kept])
-            results[i] = (text.strip(), float(probability[kept].mean()) if kept.any() else 0.0)
+    """Each by itself: beside others it would be filled up to their width, which costs time and changes what is read."""
+    name = engine.recogniser.get_inputs()[0].name
+    results = []
+    for crop in crops:
+        width = min(max(1, -(-_REC_HEIGHT * crop.shape[1] // crop.shape[0])), _REC_WIDTH[1])
+        blob = np.zeros((1, 3, _REC_HEIGHT, max(width, _REC_WIDTH[0])), np.float32)
+        blob[0, :, :, :width] = _channels_first(cv2.resize(crop, (width, _REC_HEIGHT)))
+        scores = engine.recogniser.run(None, {name: blob})[0][0]
+        best = scores.argmax(axis=1)
+        probability = scores[np.arange(len(best)), best]
+        # Connectionist temporal classification, greedy: repeats collapse, then blanks (index 0) go.
+        kept = (best != 0) & np.concatenate(((True,), best[1:] != best[:-1]))
+        text = "".join(engine.alphabet[k] for k in best[kept]).strip()
+        results.append((text, float(probability[kept].mean()) if kept.any() else 0.0))
     return results

@@ -144,6 +144,7 @@ def run(work: Callable[[Order, Workplace], Outcome] | None = None) -> None:
     from edgerad.priority import yield_processors
     from edgerad.settings import load_settings
     from edgerad.telemetry import configure_logging
+    from ship import heap
     from ship.parcel import seal, workplace
 
     outcomes = os.fdopen(os.dup(1), "wb")
@@ -152,7 +153,8 @@ def run(work: Callable[[Order, Workplace], Outcome] | None = None) -> None:
     configure_logging(settings.telemetry)
     yield_processors(settings.ship.niceness)
     place = workplace(settings)
-    serve(lambda order: (work or seal)(order, place), sys.stdin.buffer, outcomes)
+    with heap.kept():
+        serve(lambda order: (work or seal)(order, place), sys.stdin.buffer, outcomes)
 
 
 if __name__ == "__main__":

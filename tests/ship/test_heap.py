@@ -28,6 +28,15 @@ def test_what_is_freed_is_kept_inside_and_given_back_afterwards() -> None:
     assert resident() - before < 0.2 * PAGES
 
 
+def test_one_inside_another_gives_nothing_back() -> None:
+    before = resident()
+    with heap.kept():
+        with heap.kept():
+            np.ones(PAGES * 4096, np.uint8)
+        assert resident() - before > 0.9 * PAGES
+    assert resident() - before < 0.2 * PAGES
+
+
 def test_it_is_given_back_also_when_something_is_raised() -> None:
     before = resident()
     with pytest.raises(ValueError, match="negative"), heap.kept():
