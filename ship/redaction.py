@@ -102,7 +102,7 @@ def find_lines(pixels: px.Pixels, identity: Identity, threads: int = 1) -> list[
     sight.look(sight.plain, v4)
     sight.look(sight.even, v6)
     sight.look(sight.even, v6, known=_boxes(sight.chosen(), sight.shape), turned=True)
-    _closely(sight, v6, v4)
+    _closely(sight, v6)
     _one_by_one(sight, v6)
     return sight.lines
 
@@ -135,7 +135,7 @@ class _Sight:
         self.lines += ocr.read_lines(view, engine, skip=skip, **how)
 
 
-def _closely(sight: _Sight, v6: ocr.Engine, v4: ocr.Engine) -> None:
+def _closely(sight: _Sight, v6: ocr.Engine) -> None:
     """Look again, enlarged, where text was found: faint lines are found in part, and seldom stand alone.
 
     Text that runs up or down is looked at apart from text that lies. Where two looks did not find the same lines even
@@ -155,8 +155,7 @@ def _closely(sight: _Sight, v6: ocr.Engine, v4: ocr.Engine) -> None:
             least = 1.0 if all(text.is_agreed(box, seen) for box in here) else _DOUBTFUL_ZOOM
             most = max((_CLOSE_AREA / place.area) ** 0.5 / scale, 1.0)
             zoom = min(max(_CLOSE / size, least), _MAX_ZOOM, most)
-            for engine, view in ((v6, sight.even), (v4, sight.plain)):
-                sight.look(view, engine, known, region=place, zoom=zoom, turned=turned)
+            sight.look(sight.even, v6, known, region=place, zoom=zoom, turned=turned)
 
 
 def _one_by_one(sight: _Sight, v6: ocr.Engine) -> None:
@@ -182,12 +181,13 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
     v6, v4 = ocr.engines(threads)
     lines = find_lines(pixels, identity, threads)
     chosen = _chosen(lines, shape, identity)
-    markers = [line.box for line in lines if text.is_marker(line) and not identity.resembles(line.text)]
-    boxes: list[Box] = _boxes(chosen, shape) + text.starts(chosen, shape, markers)
+    markers = [line for line in lines if text.is_marker(line) and not identity.resembles(line.text)]
+    sure = [line.box for line in markers if line.score >= text.SURE]
+    boxes = _boxes(chosen, shape, sure) + text.starts(chosen, shape, [line.box for line in markers])
     if _disagree(chosen, lines, identity):
         raise Doubtful("engines-disagree", "the engines read a value of the patient differently", merged(boxes))
     for round_ in range(1, ROUNDS + 1):
-        boxes = merged((*boxes, *_boxes(chosen, shape)))
+        boxes = merged((*boxes, *_boxes(chosen, shape, sure)))
         if any(text.is_oblique(line) for line in chosen):
             raise Doubtful("oblique-text", "text runs obliquely, and of such text a part may be missed", boxes)
         if covered(pixels, boxes) > max_share:
@@ -217,9 +217,8 @@ def _within(boxes: Sequence[Box]) -> Callable[[Box], bool]:
     return lambda box: any(box.inside(other) for other in boxes)
 
 
-def _boxes(lines: Iterable[Line], shape: tuple[int, int]) -> list[Box]:
-    lines = list(lines)
-    return [text.area(line, shape) for line in lines] + text.gaps(lines)
+def _boxes(lines: Sequence[Line], shape: tuple[int, int], markers: Sequence[Box] = ()) -> list[Box]:
+    return [text.area(line, shape) for line in lines] + text.gaps(lines, markers)
 
 
 def _disagree(chosen: Sequence[Line], lines: Sequence[Line], identity: Identity) -> bool:

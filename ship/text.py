@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ship.boxes import Box
 from ship.ocr import Line
@@ -49,10 +49,11 @@ def area(line: Line, shape: tuple[int, int]) -> Box:
     return line.box.lengthened(round(ENDS * line.box.short_side)).grown(PADDING).clipped(*shape)
 
 
-def gaps(lines: Sequence[Line]) -> list[Box]:
+def gaps(lines: Sequence[Line], markers: Sequence[Box] = ()) -> list[Box]:
     """Where a line is missing from a block: between two parallel ones of like height that stand above each other.
 
-    Ribs hide single lines of a block from the detectors, not its neighbours. Where a line was found there is no gap.
+    Ribs hide single lines of a block from the detectors, not its neighbours. Where a line was found there is no gap;
+    of one in which a marker stands what is before and after it.
     """
     found = []
     for upright in (False, True):
@@ -72,8 +73,19 @@ def gaps(lines: Sequence[Line]) -> list[Box]:
                     for row in rows
                 )
             ):
-                found.append(_laid(gap, upright))
+                stand = sorted(_laid(box, upright) for box in markers)
+                found += [_laid(part, upright) for part in _without(gap, stand)]
     return found
+
+
+def _without(row: Box, boxes: Sequence[Box]) -> Iterator[Box]:
+    """What of a row lies before, between and after boxes that stand in it, given from left to right."""
+    start = row.x0
+    for box in boxes:
+        if box.overlaps(row):
+            yield from [Box(start, row.y0, box.x0, row.y1)] if box.x0 > start else []
+            start = max(start, box.x1)
+    yield from [Box(start, row.y0, row.x1, row.y1)] if row.x1 > start else []
 
 
 def starts(lines: Sequence[Line], shape: tuple[int, int], markers: Sequence[Box] = ()) -> list[Box]:

@@ -99,13 +99,12 @@ def test_text_over_more_of_the_image_than_allowed_is_left_to_people() -> None:
     assert result.boxes
 
 
-def readings(monkeypatch: pytest.MonkeyPatch, *rounds: list[Line]) -> redaction.Redaction:
+def readings(monkeypatch: pytest.MonkeyPatch, *rounds: list[Line], name: str = "Wassermann") -> redaction.Redaction:
     """Redact a blank image whose readings are given: those of the first look, then of each look after a fill."""
     queue = [rounds[0], [], [], *rounds[1:]]
     monkeypatch.setattr(ocr, "read_lines", lambda *_, region=None, **__: queue.pop(0) if queue and not region else [])
     blank = np.zeros((400, 400), np.uint8)
-    known = Identity(words=frozenset(("Wassermann",)))
-    return redaction.redact_text(blank, known, max_share=0.5)
+    return redaction.redact_text(blank, Identity(words=frozenset((name,))), max_share=0.5)
 
 
 def test_what_is_read_after_the_fill_is_filled_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +121,21 @@ def test_a_token_is_no_misread_marker_once_the_rest_of_its_line_is_filled(monkey
     gone = text.area(later[2], (400, 400))
     assert gone not in alone.boxes
     assert gone in together.boxes
+
+
+@pytest.mark.parametrize(
+    ("score", "name", "stays"),
+    [(0.99, "Wassermann", True), (0.7, "Wassermann", False), (0.99, "Frontal", False)],
+    ids=["sure", "unsure", "name"],
+)
+def test_a_sure_marker_in_a_gap_stays_through_all_rounds(
+    score: float, name: str, stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = Line(Box(120, 130, 190, 150), "FRONTAL", score, "v6")
+    block = [line("1980-02-03", Box(50, top, 280, top + 20)) for top in (100, 160)]
+    done = readings(monkeypatch, [*block, marker], block, [], name=name)
+    assert done.rounds == 2
+    assert stays is not any(box.overlaps(marker.box) for box in done.boxes)
 
 
 def test_oblique_text_that_is_read_only_after_the_fill_is_left_to_people(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,8 +183,7 @@ def close_looks(monkeypatch: pytest.MonkeyPatch, *whole: list[Line]) -> list[Loo
     ) -> list[Line]:
         if region is None:
             return [found for found in queue.pop(0) if not skip(found.box)]
-        if engine.name == "v6":
-            looks.append(Look(region, zoom, turned))
+        looks.append(Look(region, zoom, turned))
         return []
 
     monkeypatch.setattr(ocr, "read_lines", read)

@@ -131,6 +131,20 @@ def test_a_line_that_is_missing_between_two_of_a_block_goes_and_the_usual_space_
     assert text.gaps(columns) == [Box(120, 10, 150, 210)]
 
 
+def test_of_a_gap_in_which_a_marker_stands_what_is_beside_it_goes() -> None:
+    rows = [line("Doe", Box(10, top, 210, top + 20)) for top in (100, 160)]
+    assert text.gaps(rows, [Box(60, 130, 90, 150)]) == [Box(10, 120, 60, 160), Box(90, 120, 210, 160)]
+    assert text.gaps(rows, [Box(150, 140, 260, 170), Box(0, 90, 30, 150)]) == [Box(30, 120, 150, 160)]
+    assert text.gaps(rows, [Box(40, 120, 80, 160), Box(50, 130, 70, 150)]) == [
+        Box(10, 120, 40, 160),
+        Box(80, 120, 210, 160),
+    ]
+    assert text.gaps(rows, [Box(0, 120, 300, 160)]) == []
+    assert text.gaps(rows, [Box(60, 160, 90, 190), Box(300, 130, 320, 150)]) == [Box(10, 120, 210, 160)]
+    columns = [line("Doe", Box(left, 10, left + 20, 210)) for left in (100, 150)]
+    assert text.gaps(columns, [Box(125, 60, 145, 90)]) == [Box(120, 10, 150, 60), Box(120, 90, 150, 210)]
+
+
 def test_there_is_no_gap_where_a_line_was_found_but_where_only_a_piece_of_it_was() -> None:
     rows = [line("Doe, Jane", Box(10, top, 310, top + 20)) for top in (100, 148)]
     assert text.gaps([*rows, line("1953-02-01", Box(12, 124, 200, 144))]) == []
