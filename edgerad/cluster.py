@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shutil
@@ -20,6 +21,9 @@ LOGICAL_CPUS = 8
 """CPUs a local cluster believes to have. Most actors wait for a network; what computes is bounded by its own settings
 (replicas, workers, threads), and a laptop of two cores must still place all of them."""
 
+PRELOADED = "edgerad.ray_worker"
+"""Imported by every worker before anything else, and here before Ray; cluster.yaml names it as well."""
+
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # a hospital's edge calls nobody
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",  # 0.1 costs 4 % of a core when idle; scaling still decides in < 1 s
@@ -33,6 +37,7 @@ QUIET = {
     "RAY_num_workers_soft_limit": "0",  # and none of them is kept for later
     # By default one a core, and four times as many make Ray warn: on two cores every edge would.
     "RAY_worker_maximum_startup_concurrency": "6",
+    "RAY_preload_python_modules": PRELOADED,
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -54,6 +59,7 @@ def connect(settings: Settings) -> None:
         os.environ.setdefault(name, value)
     if settings.ray.address is None:
         _prepare_local(settings)
+    importlib.import_module(PRELOADED)
     import ray
 
     if ray.is_initialized():

@@ -149,7 +149,7 @@ class ServeSettings(Section):
     num_cpus: float = Field(1.0, gt=0, description="CPUs of a replica.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of a replica; a fraction lets replicas share one.")
     threads: int = Field(1, ge=1, description="Threads of the CPU runtime in a replica.")
-    decode_threads: int = Field(2, ge=1, description="Images a replica computes at a time; it fetches as many more.")
+    decode_threads: int = Field(4, ge=1, description="Images a replica computes at a time; it fetches as many more.")
     min_replicas: int = Field(1, ge=1, description="Warm minimum.")
     max_replicas: int = Field(4, ge=1, description="Most replicas.")
     target_images_per_replica: int = Field(

@@ -7,6 +7,7 @@ replica is replaced and no request dropped. `serve.run` with other options would
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ APPLICATION = "edgerad"
 DEPLOYMENT = "Scorer"
 CALLS_PER_REPLICA = 3
 """Calls a replica works on at a time: while one is in the network, another decodes and a third is fetched."""
+SWITCH_INTERVAL = 0.001
+"""Seconds, of Python's 0.005, after which a computing thread hands Python's lock on to one that waits for it."""
 
 
 def configuration(settings: Settings, model_digest: str, calibration: Calibration | None = None) -> dict[str, Any]:
@@ -101,6 +104,7 @@ class ScorerDeployment:
         from serve.shelf import Shelf
 
         configure_logging(settings.telemetry)
+        sys.setswitchinterval(SWITCH_INTERVAL)
         cv2.setNumThreads(1)  # several images are decoded at a time; threads within one would only add to them
         store = ObjectStore(config_from(settings.store))
         limit = settings.serve.max_object_bytes

@@ -16,7 +16,7 @@ from serve.score import ImageScore, Scorer
 
 Fetch = Callable[[ScoreRequest], bytes]
 Result = TypeVar("Result")
-NICENESS = 5
+NICENESS = 10
 """Of the threads that compute (Linux keeps it by thread): when images wait, the cores are theirs but for what must not
 wait, as the transactions that end their work, Serve's health checks and another replica's start."""
 
@@ -27,8 +27,8 @@ class Replica:
     def __init__(self, fetch: Fetch, threads: int) -> None:
         """Keep how to fetch an object; `threads` images are computed at a time, and as many more are fetched ahead.
 
-        A fetch leaves its processor idle while the store answers; more than a thread a core that compute would take
-        turns on it and on Python's lock.
+        A fetch leaves its processor idle while the store answers, and so does a thread that waits for Python's lock:
+        with twice as many as cores, another has something to compute meanwhile.
         """
         self._fetch = fetch
         self._pool = ThreadPoolExecutor(2 * threads, "image", os.nice, (NICENESS,))
