@@ -293,10 +293,8 @@ def main() -> None:
     ocr.engines()  # loaded before the first image's time is taken
     for name, cases in sets.items():
         tally = Tally()
-        with (
-            heap.kept(),
-            contextlib.suppress(KeyboardInterrupt),
-        ):  # as a worker does; whoever cannot wait sees what was counted until then
+        # Memory is kept as a worker keeps it; whoever cannot wait sees what was counted until then.
+        with heap.kept(), contextlib.suppress(KeyboardInterrupt):
             for case, identity in cases:
                 measure(case, identity, tally, independent=chosen.tesseract)
         result[name] = tally.as_json()
