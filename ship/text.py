@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from ship.boxes import Box
 from ship.ocr import Line
@@ -52,8 +52,8 @@ def area(line: Line, shape: tuple[int, int]) -> Box:
 def gaps(lines: Sequence[Line], markers: Sequence[Box] = ()) -> list[Box]:
     """Where a line is missing from a block: between two parallel ones of like height that stand above each other.
 
-    Ribs hide single lines of a block from the detectors, not its neighbours. Where a line was found there is no gap;
-    of one in which a marker stands what is before and after it.
+    Ribs hide single lines of a block from the detectors, not its neighbours. Where a line was found there is no gap. A
+    marker that stands in one is left out of it.
     """
     found = []
     for upright in (False, True):
@@ -78,14 +78,12 @@ def gaps(lines: Sequence[Line], markers: Sequence[Box] = ()) -> list[Box]:
     return found
 
 
-def _without(row: Box, boxes: Sequence[Box]) -> Iterator[Box]:
+def _without(row: Box, boxes: Sequence[Box]) -> list[Box]:
     """What of a row lies before, between and after boxes that stand in it, given from left to right."""
-    start = row.x0
-    for box in boxes:
-        if box.overlaps(row):
-            yield from [Box(start, row.y0, box.x0, row.y1)] if box.x0 > start else []
-            start = max(start, box.x1)
-    yield from [Box(start, row.y0, row.x1, row.y1)] if row.x1 > start else []
+    inside = [box for box in boxes if box.overlaps(row)]
+    starts = itertools.accumulate((row.x0, *(box.x1 for box in inside)), max)
+    ends = (*(box.x0 for box in inside), row.x1)
+    return [Box(start, row.y0, end, row.y1) for start, end in zip(starts, ends, strict=True) if end > start]
 
 
 def starts(lines: Sequence[Line], shape: tuple[int, int], markers: Sequence[Box] = ()) -> list[Box]:

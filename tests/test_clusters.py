@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import edgerad
+from edgerad.cluster import PRELOADED
 
 ROOT = Path(__file__).parents[1]
 CLUSTERS = [("cluster.yaml", "edge"), ("cluster.core.yaml", "core")]
@@ -145,6 +146,7 @@ def test_no_command_ends_what_others_run_or_forgets_the_token(name: str, role: s
         assert not re.search(r"\b(ray stop|pkill|killall)\b", command)
         assert "RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/etc/edgerad/ray-token" in command
         assert "RAY_USAGE_STATS_ENABLED=0" in command
+        assert not re.search(r"\bray start\b", command) or f"RAY_preload_python_modules={PRELOADED}" in command
     assert not any("/etc/edgerad" in path for path in config["file_mounts"]), "secrets do not travel"
 
 

@@ -2,13 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from edgerad.cluster import PRELOADED, QUIET
-
-ROOT = Path(__file__).parents[2]
 
 
 def printed(code: str) -> list[str]:
@@ -54,9 +51,3 @@ def test_workers_of_a_cluster_import_it_before_they_work() -> None:
 
     assert QUIET["RAY_preload_python_modules"] == PRELOADED
     assert ray.get(modules.remote(), timeout=120) == (True, False)
-
-
-@pytest.mark.parametrize("name", ["cluster.yaml", "cluster.core.yaml"])
-def test_so_do_those_of_clusters_that_ray_up_makes(name: str) -> None:
-    text = (ROOT / name).read_text()
-    assert text.count("venv/bin/ray start") == text.count(f"RAY_preload_python_modules={PRELOADED}") == 2
