@@ -34,7 +34,7 @@ def work(order: Order, place: Workplace) -> Outcome:
         case "hangs":
             threading.Event().wait()
         case "raises":
-            raise ValueError("DOE^JOHN")
+            raise ValueError("Okafor^Anna, born 1953-02-01")
         case "kills-its-actor" if once(folder / "killed"):
             os.kill(os.getppid(), signal.SIGKILL)
             threading.Event().wait()  # the end of the actor ends this process
