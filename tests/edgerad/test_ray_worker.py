@@ -42,6 +42,13 @@ def test_workers_of_a_cluster_import_it_before_they_work() -> None:
     import ray
 
     @ray.remote  # type: ignore[untyped-decorator]
+    def somebody_else() -> str:
+        import pandas
+
+        return pandas.__name__
+
+    # An environment of its own: a process in which no other task has run, and imported what it needs.
+    @ray.remote(runtime_env={"env_vars": {"EDGERAD_TEST": "a new process"}})  # type: ignore[untyped-decorator]
     def modules() -> tuple[bool, bool]:
         import importlib
         import sys
@@ -50,4 +57,5 @@ def test_workers_of_a_cluster_import_it_before_they_work() -> None:
         return PRELOADED in sys.modules, "pandas" in sys.modules
 
     assert QUIET["RAY_preload_python_modules"] == PRELOADED
+    assert ray.get(somebody_else.remote(), timeout=120) == "pandas"
     assert ray.get(modules.remote(), timeout=120) == (True, False)
