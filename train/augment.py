@@ -29,7 +29,10 @@ class AugmentConfig:
     frame_only: float = 0.05
     flip: float = 0.5
     rotate: float = 9.0
+    narrowest: float = 0.8  # width over height: a 35 x 43 cm detector upright, and a child's collimated chest
+    widest: float = 1.7
     zoom: float = 0.16
+    closer: float = 0.0  # added to the zoom: less of what lies outside of the image shows
     aspect: float = 0.12
     shift: float = 0.07
     shear: float = 0.05
@@ -58,11 +61,21 @@ class Geometry:
     black: bool
 
 
-def draw_geometry(rng: np.random.Generator, config: AugmentConfig = DEFAULT_AUGMENT) -> Geometry:
-    """Flip, turn, zoom, change the aspect ratio (it carries no meaning), shear and shift about the centre."""
+def draw_geometry(
+    rng: np.random.Generator,
+    config: AugmentConfig = DEFAULT_AUGMENT,
+    pose: npt.NDArray[np.float32] | None = None,
+) -> Geometry:
+    """Flip, turn, zoom, change the aspect ratio (it carries no meaning), shear and shift about the centre.
+
+    The grid is an image squashed to a square, and a turn is one of the image: on the grid a shear, too, the more so the
+    wider the image was, which is drawn, because the published training images do not tell it. With its `pose`, [2, 3]
+    of grid pixels, an image is moved as if its chest lay where it does in most (see `framing`).
+    """
     angle = np.deg2rad(rng.uniform(-config.rotate, config.rotate))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    zoom, aspect = rng.uniform(-config.zoom, config.zoom), rng.uniform(-config.aspect, config.aspect)
+    width = np.exp(rng.uniform(np.log(config.narrowest), np.log(config.widest)))
+    turn = np.array([[np.cos(angle), -np.sin(angle) / width], [np.sin(angle) * width, np.cos(angle)]])
+    zoom, aspect = config.closer + rng.uniform(-config.zoom, config.zoom), rng.uniform(-config.aspect, config.aspect)
     scale = np.diag(np.exp([zoom + aspect, zoom - aspect]))
     if rng.random() < config.flip:
         scale[0, 0] *= -1
@@ -70,6 +83,9 @@ def draw_geometry(rng: np.random.Generator, config: AugmentConfig = DEFAULT_AUGM
     linear = turn @ shear @ scale
     centre = np.full(2, GRID / 2)
     offset = centre - linear @ centre + rng.uniform(-config.shift, config.shift, 2) * GRID
+    if pose is not None:
+        linear = linear @ np.linalg.inv(pose[:, :2])
+        offset = offset - linear @ pose[:, 2]
     return Geometry(np.hstack([linear, offset[:, np.newaxis]]).astype(np.float32), bool(rng.random() < 0.5))
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from serve.decode import decode
 from serve.preprocess import GRID, INPUT_SIZE, Input, Plane, stretch, to_grid, to_input
 from train.architecture import map_side
-from train.augment import DEFAULT_AUGMENT, AugmentConfig, augment, draw_geometry, frame_only, move_lesion
+from train.augment import DEFAULT_AUGMENT, AugmentConfig, Geometry, augment, draw_geometry, frame_only, move_lesion
 
 Grids = npt.NDArray[np.uint8]
 Images = npt.NDArray[np.uint8]
@@ -46,6 +46,7 @@ class Cases:
     """Labelled images on the common grid: uint8 [n, GRID, GRID], labels 0 or 1, patient groups, source names.
 
     `lesions`, uint8 [n, LESION_SIDE, LESION_SIDE], holds where a lesion lies, 255 inside; all 0 where nobody knows.
+    `poses`, float32 [n, 2, 3], holds how each image is framed, where that is evened out (see `framing`).
     """
 
     grids: Grids
@@ -53,10 +54,11 @@ class Cases:
     groups: tuple[str, ...]
     sources: tuple[str, ...]
     lesions: Grids | None = None
+    poses: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.grids), len(self.labels), len(self.groups), len(self.sources)}
-        lengths |= {len(self.lesions)} if self.lesions is not None else set()
+        lengths |= {len(more) for more in (self.lesions, self.poses) if more is not None}
         if len(lengths) != 1:
             raise ValueError(f"cases need one label, group and source an image; lengths are {sorted(lengths)}")
 
@@ -72,6 +74,7 @@ class Cases:
             tuple(self.groups[index] for index in chosen),
             tuple(self.sources[index] for index in chosen),
             None if self.lesions is None else self.lesions[chosen],
+            None if self.poses is None else self.poses[chosen],
         )
 
     def inputs(self, input_size: int = INPUT_SIZE) -> Images:
@@ -105,7 +108,7 @@ def make_cases(rows: Sequence[tuple[Plane, int, str, str]]) -> Cases:
 
 
 def join(parts: Sequence[Cases]) -> Cases:
-    """Put several sets of cases into one."""
+    """Put several sets of cases into one; poses are to be found anew, for they are told against each other."""
     return Cases(
         np.concatenate([part.grids for part in parts]),
         np.concatenate([part.labels for part in parts]),
@@ -220,7 +223,7 @@ class CaseBatches:
                 images.append(frame_only(grid, rng, self.input_size))
                 labels[position] = 0.5
                 continue
-            geometry = draw_geometry(rng, self.config)
+            geometry = self._geometry(index, rng)
             other = self.cases.grids[int(rng.integers(len(self.cases)))]
             images.append(augment(grid, rng, self.config, self.input_size, geometry=geometry, other=other))
             if self.cases.lesions is not None:
@@ -230,4 +233,8 @@ class CaseBatches:
 
     def _whole(self, index: int, rng: np.random.Generator) -> Input:
         """Return an image changed in a way of its own, with no frame but its own."""
-        return augment(self.cases.grids[index], rng, self.config, self.input_size)
+        geometry = self._geometry(index, rng)
+        return augment(self.cases.grids[index], rng, self.config, self.input_size, geometry=geometry)
+
+    def _geometry(self, index: int, rng: np.random.Generator) -> Geometry:
+        return draw_geometry(rng, self.config, None if self.cases.poses is None else self.cases.poses[index])

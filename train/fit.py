@@ -161,6 +161,19 @@ def fit(
     return final
 
 
+def settle(model: keras.Model, batches: BatchSource, steps: int = 100) -> None:
+    """Have every normalisation take its statistics from what is trained on, in `steps` batches; nothing else changes.
+
+    For layers that stay frozen: ImageNet's statistics hold neither for radiographs nor for low-passed kernels. At a
+    momentum of 0.95, 100 steps leave 0.6 % of what was there before.
+    """
+    import tensorflow as tf
+
+    look = tf.function(lambda images: model(images, training=True), reduce_retracing=True)
+    for batch in batches(0, steps):
+        look(tf.constant(batch.images, tf.float32))
+
+
 def make_optimizer(model: keras.Model, config: FitConfig, steps_per_epoch: int) -> keras.Optimizer:
     """AdamW with a linear warm-up and cosine decay; biases and normalisation are not decayed."""
     import keras

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from serve.bundle import Bundle, key_id_of, public_bytes
+from serve.calibrate import Calibration, fit_slope
 from serve.decode import Limits, decode
 from serve.preprocess import GRID, Plane, preprocess
 from serve.triage import Thresholds, measure_choices
@@ -23,7 +24,6 @@ from train.augment import DEFAULT_AUGMENT, AugmentConfig
 from train.dataset import LABELS, CaseBatches, Cases, join, kermany_patient, load_labelled_folder, split_by_group
 from train.evaluate import evaluate, wilson
 from train.export import (
-    DEFAULT_CALIBRATION,
     DEFAULT_THRESHOLDS,
     Provenance,
     convert_litert,
@@ -31,9 +31,10 @@ from train.export import (
     litert_logits,
     round_kernels,
 )
-from train.fit import EpochReport, FitConfig, Progress, fit, seed_everything
+from train.fit import EpochReport, FitConfig, Progress, fit, seed_everything, settle
+from train.framing import FramingConfig, find_poses
 from train.phantoms import GOLDEN_SEED, TEST_SEED, TRAIN_SEED, phantom_cases, phantom_specs
-from train.probes import CHANGES, Floats, Score, probe
+from train.probes import SQUASHED, Floats, Score, probe
 
 if TYPE_CHECKING:
     import keras
@@ -64,18 +65,12 @@ class Stage:
         return training if self.phantoms is None else training.take(~synthetic | (synthetic.cumsum() <= self.phantoms))
 
 
+EVENED = AugmentConfig(rotate=12.0, zoom=0.22, closer=0.08, aspect=0.14, shift=0.09)
+"""Moves of images whose own framing is taken off: wide enough for how chests lie in pictures."""
+
 LEARN = Stage(
     FitConfig(epochs=7, weight_decay=0.05, map_weight=0.0, seed=SEED),
-    AugmentConfig(
-        frame_only=0.0,
-        foreign_frame=0.0,
-        spectrum=0.0,
-        sharpness=0.5,
-        zoom=0.1,
-        aspect=0.1,
-        coarsest=0.5,
-        nearest=0.0,
-    ),
+    replace(EVENED, frame_only=0.0, foreign_frame=0.0, spectrum=0.0, sharpness=0.5, coarsest=0.5, nearest=0.0),
 )
 """From ImageNet to the finding, under changes that leave an image what it is."""
 
@@ -90,7 +85,7 @@ HARDEN = Stage(
         agreement=0.2,
         seed=SEED,
     ),
-    AugmentConfig(frame_only=0.15, saturate=0.15, jpeg=0.6),
+    replace(EVENED, frame_only=0.15, saturate=0.15, jpeg=0.6),
     phantoms=1200,
 )
 """Away from what is no evidence: sharpness equalised, foreign frames, frames alone; the map drawn to lesions; two views
@@ -99,10 +94,14 @@ of an image brought to one logit."""
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained on, and the stages by name; what else was tried is in tried.md."""
+    """What is trained on, how its framing is found (to be evened out), and the stages by name.
+
+    What else was tried is in tried.md.
+    """
 
     phantoms: int = 2400
     held_out: int = 300
+    framing: FramingConfig | None = field(default_factory=FramingConfig)
     stages: Mapping[str, Stage] = field(default_factory=lambda: {"learn": LEARN, "harden": HARDEN})
 
 
@@ -131,6 +130,9 @@ def pretrain(
     training, validation, held_out = load_training(data, recipe)
     say(f"{len(training)} cases to train on, {len(validation)} to validate, {perf_counter() - began:.0f} s")
     seconds, cpu_seconds = perf_counter() - began, process_time() - cpu
+    if recipe.framing is not None:
+        training, *took = with_poses(training, recipe.framing, state, say)
+        seconds, cpu_seconds = seconds + took[0], cpu_seconds + took[1]
     model, fits = train_model(weights, training, recipe.stages, state, say)
     # Epochs that an earlier process took, before this one went on from its state, count too.
     seconds += sum(sum(done.seconds) for done in fits)
@@ -139,9 +141,11 @@ def pretrain(
     # Measured is what will serve on CPUs, kernels rounded and all.
     round_kernels(model)
     litert = convert_litert(model)
-    score = scorer(litert, side_of(model))
+    logits = litert_logits(litert, validation.inputs(side_of(model)))
+    calibration = fit_slope(logits, validation.labels, "slope/1")
+    score = scorer(litert, side_of(model), calibration)
     thresholds = choose_thresholds(validation.labels, score(list(validation.grids)))
-    say(f"thresholds {thresholds.version}, chosen on the validation cases")
+    say(f"slope {calibration.a:.3f}, thresholds {thresholds.version}, chosen on the validation cases")
     sets = {"validation": validation, **held_out}
     metrics = {name: measure(score, cases) for name, cases in sets.items()}
     probes = {"validation": probe_cases(score, validation, thresholds)}
@@ -155,7 +159,8 @@ def pretrain(
         "manifest_digest": training.manifest_digest(),
         "cases": len(training),
         "sources": {name: training.sources.count(name) for name in sorted(set(training.sources))},
-        "config": {name: asdict(stage) for name, stage in recipe.stages.items()},
+        "config": {name: asdict(stage) for name, stage in recipe.stages.items()}
+        | ({"framing": asdict(recipe.framing)} if recipe.framing is not None else {}),
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu_seconds, 1),
         "attribution": ATTRIBUTION,
@@ -164,7 +169,15 @@ def pretrain(
     key = Ed25519PrivateKey.generate()
     provenance = Provenance("pneumonia", record, metrics, probes=probes)
     bundle = export_bundle(
-        model, out, provenance, golden=golden, parity=parity, key=key, thresholds=thresholds, litert=litert
+        model,
+        out,
+        provenance,
+        golden=golden,
+        parity=parity,
+        key=key,
+        calibration=calibration,
+        thresholds=thresholds,
+        litert=litert,
     )
     trust(out.parent / "trusted-keys.json", key)
     say(f"wrote {out.name}, digest {bundle.digest}, parity {bundle.manifest.parity}")
@@ -175,6 +188,24 @@ def tried() -> list[str]:
     """Return what was tried and what it gave, a paragraph each, for the model card: `tried.md`."""
     text = Path(__file__).with_name("tried.md").read_text(encoding="utf-8")
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+
+
+def with_poses(
+    training: Cases, config: FramingConfig, state: Path | None, say: Callable[[str], None]
+) -> tuple[Cases, float, float]:
+    """Return the cases with the poses found in them, and the seconds and CPU seconds that it took, now or earlier."""
+    kept = state / "framing.npz" if state is not None else None
+    if kept is not None and kept.exists():
+        with np.load(kept, allow_pickle=False) as archive:
+            return replace(training, poses=archive["poses"]), float(archive["seconds"]), float(archive["cpu_seconds"])
+    began, cpu = perf_counter(), process_time()
+    seed_everything(config.seed)
+    poses = find_poses(training.grids, config, say)
+    seconds, cpu_seconds = perf_counter() - began, process_time() - cpu
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, poses=poses, seconds=seconds, cpu_seconds=cpu_seconds)
+    return replace(training, poses=poses), seconds, cpu_seconds
 
 
 def train_model(
@@ -188,9 +219,19 @@ def train_model(
     model: keras.Model | None = None
     fits = []
     for name, stage in stages.items():
+        batch, cases = stage.fit.batch_size, stage.cases(training)
+        batches = CaseBatches(
+            cases,
+            batch,
+            stage.fit.seed,
+            config=stage.augment,
+            input_size=stage.input_size,
+            pairs=stage.fit.agreement > 0,
+        )
         before, model = model, architecture.build_model(stage.input_size, seed=SEED)
         if before is None:
             architecture.load_imagenet(model, weights)
+            settle(model, batches)
         else:  # the same weights, whatever the size of the input
             model.set_weights(before.get_weights())
         architecture.freeze(model, blocks=stage.fit.frozen_blocks, batch_norm=stage.fit.freeze_batch_norm)
@@ -202,15 +243,6 @@ def train_model(
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 epoch.progress().save(kept)
 
-        batch, cases = stage.fit.batch_size, stage.cases(training)
-        batches = CaseBatches(
-            cases,
-            batch,
-            stage.fit.seed,
-            config=stage.augment,
-            input_size=stage.input_size,
-            pairs=stage.fit.agreement > 0,
-        )
         start = Progress.load(kept) if kept is not None and kept.exists() else None
         steps = len(cases) // batch
         fits.append(fit(model, batches, steps_per_epoch=steps, config=stage.fit, on_epoch=report, start=start))
@@ -240,7 +272,7 @@ def load_training(data: Path, recipe: Recipe) -> tuple[Cases, Cases, dict[str, C
     return training, validation, held_out
 
 
-def scorer(litert: bytes, side: int) -> Score:
+def scorer(litert: bytes, side: int, calibration: Calibration) -> Score:
     """Return what scores decoded images as a LiteRT model of `side` pixels serves them, preprocessed and calibrated.
 
     Not Keras: called eagerly it takes a multiple of the time, and it is not what most hospitals run.
@@ -248,7 +280,7 @@ def scorer(litert: bytes, side: int) -> Score:
 
     def score(images: Sequence[Plane]) -> Floats:
         inputs = np.stack([preprocess(image, side) for image in images])
-        return DEFAULT_CALIBRATION.apply(litert_logits(litert, inputs))
+        return calibration.apply(litert_logits(litert, inputs))
 
     return score
 
@@ -276,9 +308,8 @@ def choose_thresholds(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Th
 
 
 def probe_cases(score: Score, cases: Cases, thresholds: Thresholds) -> dict[str, Any]:
-    """Probe a model on images that exist on the grid alone: no kernel can be varied, and no width is known."""
-    changes = {name: change for name, change in CHANGES.items() if not name.startswith("kernel")}
-    return probe(score, list(cases.grids), cases.labels, thresholds, changes=changes)
+    """Probe a model on images that exist on the grid alone: neither their width nor their shape is known."""
+    return probe(score, list(cases.grids), cases.labels, thresholds, changes=SQUASHED)
 
 
 def examine(score: Score, folder: Path, thresholds: Thresholds) -> tuple[dict[str, Any], dict[str, Any]]:

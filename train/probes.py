@@ -61,10 +61,14 @@ def _linear(gain: float, offset: float) -> Change:
     return lambda image: _grey(np.clip(np.rint((image - 127.5) * gain + 127.5 + offset), 0, 255))
 
 
-def _turn(degrees: float) -> Change:
+def _turn(degrees: float, squashed: float = 1.0) -> Change:
+    """Turn about the centre an image that was `squashed` times as wide before it was put on its grid."""
+
     def change(image: Grey) -> Grey:
         rows, columns = image.shape
         matrix = cv2.getRotationMatrix2D((columns / 2, rows / 2), degrees, 1.0)
+        matrix[:, :2] *= np.array([[1, 1 / squashed], [squashed, 1]])
+        matrix[:, 2] = (columns / 2, rows / 2) - matrix[:, :2] @ (columns / 2, rows / 2)
         turned = cv2.warpAffine(image, matrix, (columns, rows), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return _grey(turned)
 
@@ -112,6 +116,12 @@ CHANGES: Mapping[str, Change] = {
     "text burned in": _text,
     "16 bits": _sixteen_bits,
 }
+
+WIDE = 1.5  # times as wide as high: what a child's collimated chest has
+SQUASHED: Mapping[str, Change] = {name: change for name, change in CHANGES.items() if not name.startswith("kernel")} | {
+    f"turned by {degrees} degrees, of {WIDE} to 1": _turn(degrees, WIDE) for degrees in (5, -5)
+}
+"""For images that were published squashed to the grid: no kernel can be varied, and turned they are sheared, too."""
 
 
 def invariances(

@@ -13,7 +13,11 @@ from typer.testing import CliRunner
 from edgerad.cli import app
 from edgerad.database import Database
 from edgerad.records import Assessment, Image, Review
+from serve.bundle import bundled_keys, bundled_model, load_bundle
+from serve.calibrate import sigmoid
 from serve.shelf import bundled_digest
+
+BUNDLED = load_bundle(bundled_model(), bundled_keys()).calibration
 
 
 @pytest.fixture
@@ -25,21 +29,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_readings(folder: Path, count: int, b: float) -> None:
-    """Write images that the shipped model scored and a person read; the truth is the logit moved by `b`."""
+    """Write images that the shipped model scored and a person read; the truth is the calibrated logit moved by `b`."""
     database = Database(f"sqlite:///{folder / 'edgerad.db'}")
     database.upgrade()
     rng = np.random.default_rng(5)
     with database.write() as session:
         for number in range(count):
             logit = float(rng.normal(0, 3))
-            positive = bool(rng.random() < 1 / (1 + np.exp(-logit - b)))
+            positive = bool(rng.random() < sigmoid(BUNDLED.a * logit + BUNDLED.b + b))
             name = f"{number}"
             session.add(Image(image_id=name, bucket="x", key=name, source="test", state="assessed", header={}))
             session.flush()
             session.add(
                 Assessment(
                     assessment_id=name, image_id=name, finding="pneumonia", probability=0.5, logit=logit,
-                    triage="unknown", model_digest=bundled_digest("pneumonia"), calibration_version="identity/1",
+                    triage="unknown", model_digest=bundled_digest("pneumonia"), calibration_version=BUNDLED.version,
                     threshold_version="t", runtime="litert", seconds=0.0,
                 )
             )  # fmt: skip
@@ -62,7 +66,7 @@ def test_a_site_that_differs_is_refitted_and_taken_back(folder: Path) -> None:
     assert status == 0
     assert seen["better"] is True
     assert seen["history"] == []
-    assert seen["in_service"] == "identity/1", "looking changes nothing"
+    assert seen["in_service"] == BUNDLED.version, "looking changes nothing"
     rows = {(row["low"], row["high"]): row for row in seen["thresholds"]}
     assert rows[0.2, 0.8]["unknown"] > rows[0.4, 0.8]["unknown"]
     assert 0 < rows[0.2, 0.8]["caught"] <= rows[0.05, 0.8]["caught"] <= 1
@@ -75,7 +79,7 @@ def test_a_site_that_differs_is_refitted_and_taken_back(folder: Path) -> None:
     assert done["loss_refit"] < done["loss_now"]
     status, _, _ = run("--person", "Dr. P", "--revert", "bundle")
     assert status == 0
-    assert run("--show")[1]["in_service"] == "identity/1"
+    assert run("--show")[1]["in_service"] == BUNDLED.version
     assert run("--person", "Dr. P", "--revert", "edge/1")[0] == 0
     history = run("--show")[1]["history"]
     assert [(row["version"], row["by"]) for row in history] == [
@@ -88,7 +92,7 @@ def test_a_site_that_differs_is_refitted_and_taken_back(folder: Path) -> None:
 def test_a_refit_that_is_not_better_changes_nothing_unless_forced(folder: Path) -> None:
     write_readings(folder, 120, b=0.0)
     status, seen, _ = run("--person", "Dr. P")
-    assert (status, seen["better"], seen["in_service"]) == (3, False, "identity/1")
+    assert (status, seen["better"], seen["in_service"]) == (3, False, BUNDLED.version)
     assert run("--person", "Dr. P", "--force")[1]["in_service"] == "edge/1"
 
 

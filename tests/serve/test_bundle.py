@@ -178,7 +178,7 @@ def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
 def test_golden_cases_must_be_met() -> None:
     bundle = load_bundle(bundled_model(), bundled_keys())
     probabilities = np.array(bundle.manifest.golden.probabilities)
-    logits = np.log(probabilities / (1 - probabilities))
+    logits = (np.log(probabilities / (1 - probabilities)) - bundle.calibration.b) / bundle.calibration.a
     maps = bundle.golden_maps()
     bundle.check_golden(logits, maps, "test")
     off = logits.copy()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serve.calibrate import SPREAD, Calibration, fit_platt, sigmoid
+from serve.calibrate import SPREAD, Calibration, fit_platt, fit_slope, sigmoid
 
 
 def drawn(a: float, b: float, cases: int, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -72,3 +72,26 @@ def test_lists_of_unequal_length_are_refused() -> None:
 def test_probabilities_never_overflow() -> None:
     assert sigmoid([-1e4, 0, 1e4]).tolist() == [0.0, 0.5, 1.0]
     assert Calibration("x", 2.0, 1.0).apply([[0.0], [-0.5]]).tolist() == [[sigmoid(1.0)], [0.5]]
+
+
+@pytest.mark.parametrize("b", [0.0, -3.0, 3.0])
+def test_a_slope_is_found_again_however_often_a_label_comes(b: float) -> None:
+    """Logits of a spread of 1 in either class, 2a apart, are calibrated at a slope of 2a between equal shares."""
+    rng = np.random.default_rng(3)
+    for a in (0.4, 1.0):
+        labels = (rng.random(40_000) < sigmoid(b)).astype(int)
+        logits = rng.normal(0, 1, len(labels)) + a * (2 * labels - 1)
+        fitted = fit_slope(logits, labels, "slope/1")
+        assert (fitted.version, fitted.b) == ("slope/1", 0.0)
+        assert fitted.a == pytest.approx(2 * a, rel=0.08)
+
+
+def test_a_slope_stays_within_reach_of_cases_that_are_told_apart_perfectly_or_not_at_all() -> None:
+    assert fit_slope([-1, 1], [0, 1], "s").a == pytest.approx(4)
+    assert fit_slope([-1, 1], [1, 0], "s").a == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("logits", "labels"), [([1.0, 2.0], [1, 1]), ([1.0, 2.0], [0, 0]), ([1.0], [0, 1]), ([], [])])
+def test_a_slope_needs_both_labels(logits: list[float], labels: list[int]) -> None:
+    with pytest.raises(ValueError, match="both labels"):
+        fit_slope(logits, labels, "s")

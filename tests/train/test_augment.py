@@ -90,6 +90,17 @@ def test_a_bright_spot_is_moved_to_where_its_lesion_is_moved_to() -> None:
         assert np.abs(bright - lesion_centre).max() < 0.35
 
 
+def test_a_turn_is_one_of_the_image_before_it_was_squashed() -> None:
+    for narrowest, widest in ((1.0, 1.0), (1.5, 1.5), (0.8, 1.7)):
+        config = AugmentConfig(**{**vars(NOTHING), "rotate": 9.0, "narrowest": narrowest, "widest": widest})
+        for seed in range(20):
+            turn = draw_geometry(np.random.default_rng(seed), config).matrix[:, :2].astype(float)
+            width = np.sqrt(-turn[1, 0] / turn[0, 1])  # of the image, over its height
+            assert narrowest - 1e-3 <= width <= widest + 1e-3
+            of_image = turn * [[1, width], [1 / width, 1]]
+            assert of_image @ of_image.T == pytest.approx(np.eye(2), abs=1e-5)
+
+
 def test_the_spread_of_a_lesion_sums_to_one_and_of_none_to_nothing() -> None:
     lesion = np.zeros((GRID // 4, GRID // 4), np.uint8)
     assert move_lesion(lesion, STILL, 5).sum() == 0

@@ -11,7 +11,7 @@ from tests.train.tiny import SIDE, build_tiny, planted
 from train.augment import AugmentConfig
 from train.dataset import LESION_SIDE, CaseBatches, Cases
 from train.evaluate import auroc
-from train.fit import EpochReport, FitConfig, Progress, fit
+from train.fit import EpochReport, FitConfig, Progress, fit, settle
 
 CONFIG = FitConfig(
     epochs=4, batch_size=16, learning_rate=1e-2, final_learning_rate=1e-3, ema_decay=0.8, frozen_blocks=0, seed=1
@@ -172,6 +172,23 @@ def test_views_of_an_image_come_to_agree(cases: Cases) -> None:
         return float(np.abs(one - other).mean())
 
     assert apart(30.0) < 0.5 * apart(0.0)
+
+
+@pytest.mark.tf
+def test_normalisations_settle_to_what_comes_through_and_nothing_else_changes(cases: Cases) -> None:
+    import keras
+
+    model = build_tiny()
+    before = {weight.path: np.asarray(weight) for weight in model.weights}
+    settle(model, batches(cases), 40)
+    moved = {weight.path for weight in model.weights if not np.array_equal(before[weight.path], np.asarray(weight))}
+    assert moved == {path for path in before if path.endswith(("moving_mean", "moving_variance"))}
+    images = next(iter(batches(cases)(3, 1))).images.astype(np.float32)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            values = np.asarray(keras.Model(model.input, layer.output)(images))
+            assert values.mean() == pytest.approx(0, abs=0.25)
+            assert values.std() == pytest.approx(1, abs=0.25)
 
 
 @pytest.mark.tf

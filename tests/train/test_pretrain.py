@@ -16,7 +16,17 @@ from train import architecture
 from train.card import model_card
 from train.export import DEFAULT_THRESHOLDS
 from train.fit import FitConfig
-from train.pretrain import RECIPE, Recipe, Stage, choose_thresholds, load_training, pretrain, subgroups
+from train.framing import IDENTITY, FramingConfig
+from train.pretrain import (
+    RECIPE,
+    Recipe,
+    Stage,
+    choose_thresholds,
+    load_training,
+    pretrain,
+    subgroups,
+    with_poses,
+)
 
 
 def write_images(folder: Path, count: int, seed: int) -> Path:
@@ -64,7 +74,8 @@ def test_a_bundle_comes_out_whose_figures_card_and_key_are_its_own(
     data, test = write_images(tmp_path / "data", 40, 62), write_images(tmp_path / "test", 8, 63)
     short = FitConfig(epochs=1, batch_size=16)
     stages = {"learn": Stage(replace(short, map_weight=0.0), input_size=SIDE), "harden": Stage(short, input_size=SIDE)}
-    recipe = Recipe(phantoms=8, held_out=6, stages=stages)
+    framing = FramingConfig(epochs=1, batch_size=16)
+    recipe = Recipe(phantoms=8, held_out=6, framing=framing, stages=stages)
     said: list[str] = []
     out = tmp_path / "models" / "pneumonia"
     made = pretrain(
@@ -76,16 +87,19 @@ def test_a_bundle_comes_out_whose_figures_card_and_key_are_its_own(
     with pytest.raises(BundleError, match="not trusted"):
         load_bundle(out, {})
     make_runtime("litert", bundle)
-    assert {path.name for path in (tmp_path / "state").iterdir()} == {"learn.npz", "harden.npz"}
+    assert {path.name for path in (tmp_path / "state").iterdir()} == {"framing.npz", "learn.npz", "harden.npz"}
 
     manifest = bundle.manifest
     assert manifest.training.sources["kermany"] < 40, "some patients are held out"
     assert manifest.training.config["harden"]["fit"]["epochs"] == 1
-    with np.load(tmp_path / "state" / "learn.npz") as learn, np.load(tmp_path / "state" / "harden.npz") as harden:
-        assert manifest.training.seconds >= learn["seconds"].sum() + harden["seconds"].sum() - 0.1
-        spent = learn["cpu_seconds"].sum() + harden["cpu_seconds"].sum()
+    assert manifest.training.config["framing"]["epochs"] == 1
+    spent = {"seconds": 0.0, "cpu_seconds": 0.0}
+    for name in ("framing", *stages):
+        with np.load(tmp_path / "state" / f"{name}.npz") as kept:
+            spent = {part: value + float(kept[part].sum()) for part, value in spent.items()}
+    assert manifest.training.seconds >= spent["seconds"] - 0.1
     assert manifest.training.cpu_seconds is not None
-    assert manifest.training.cpu_seconds >= spent - 0.1
+    assert manifest.training.cpu_seconds >= spent["cpu_seconds"] - 0.1
     assert set(manifest.metrics) == {
         "validation", "test", "phantom-standard", "phantom-portable", "phantom-legacy-cr",
     }  # fmt: skip
@@ -95,7 +109,11 @@ def test_a_bundle_comes_out_whose_figures_card_and_key_are_its_own(
     assert "width" not in manifest.probes["validation"]["correlations"]
     assert set(manifest.probes["test"]["width_alone"]) == {"equal", "drawn", "columns", "widths"}
     assert manifest.probes["test"]["thresholds"]
-    assert f"thresholds {manifest.thresholds.version}, chosen on the validation cases" in said
+    told = (
+        f"slope {manifest.calibration.a:.3f}, thresholds {manifest.thresholds.version}, chosen on the validation cases"
+    )
+    assert told in said
+    assert manifest.calibration.b == 0, "what it takes for even odds is the network's"
     assert manifest.probes["test"]["subgroups"]["bacterial"]["cases"] == 4
     card = model_card(bundle)
     assert bundle.digest in card
@@ -104,6 +122,23 @@ def test_a_bundle_comes_out_whose_figures_card_and_key_are_its_own(
 
     with pytest.raises(FileExistsError, match="immutable"):
         pretrain(data, tmp_path / "weights.npz", out, recipe=recipe)
+
+
+def test_framing_that_was_found_is_not_looked_for_again(tmp_path: Path) -> None:
+    write_images(tmp_path, 8, 61)
+    training, _, _ = load_training(tmp_path, Recipe(phantoms=0, held_out=1))
+    state = tmp_path / "state"
+    state.mkdir()
+    poses = np.tile(IDENTITY, (len(training), 1, 1))
+    np.savez(state / "framing.npz", poses=poses, seconds=3.0, cpu_seconds=4.0)
+    framed, seconds, cpu_seconds = with_poses(training, FramingConfig(), state, lambda line: None)
+    assert framed.poses is not None
+    np.testing.assert_array_equal(framed.poses, poses)
+    assert (seconds, cpu_seconds) == (3.0, 4.0)
+    assert Stage(FitConfig(), phantoms=0).cases(framed).poses is not None, "a stage's cases keep theirs"
+    np.savez(state / "framing.npz", poses=poses[1:], seconds=3.0, cpu_seconds=4.0)
+    with pytest.raises(ValueError, match="lengths"):
+        with_poses(training, FramingConfig(), state, lambda line: None)
 
 
 def test_thresholds_are_chosen_by_the_errors_that_they_catch() -> None:

@@ -12,6 +12,8 @@ from serve.preprocess import Plane, preprocess
 from serve.triage import Thresholds
 from train.probes import (
     CHANGES,
+    SQUASHED,
+    WIDE,
     Floats,
     Grey,
     at_width,
@@ -61,6 +63,17 @@ def test_every_change_changes_pixels_and_keeps_a_plane(images: list[Grey]) -> No
         assert np.array_equal(images[0], before), f"{name} writes to what it is given"
         assert changed.shape != before.shape or changed.dtype != before.dtype or (changed != before).any(), name
         assert np.abs(preprocess(changed).astype(int) - preprocess(before)).mean() < 40, f"{name}: another picture"
+
+
+@pytest.mark.parametrize("degrees", [5, -5])
+def test_what_was_squashed_is_turned_as_it_would_have_been_before(images: list[Grey], degrees: int) -> None:
+    wide = cv2.resize(images[0], (round(448 * WIDE), 448), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+    squashed = cv2.resize(wide, (448, 448), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    turned = CHANGES[f"turned by {degrees} degrees"]
+    expected = preprocess(turned(wide)).astype(int)
+    found = preprocess(SQUASHED[f"turned by {degrees} degrees, of {WIDE} to 1"](squashed))
+    assert np.abs(found - expected).mean() < 1
+    assert np.abs(preprocess(turned(squashed)) - expected).mean() > 5, "on the grid alone it is another change"
 
 
 def test_a_model_that_looks_at_sharpness_is_found_out_by_resampling(images: list[Grey]) -> None:
