@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from train.dataset import Batch
 
 if TYPE_CHECKING:
     import keras
+
+    from serve.calibrate import Calibration
 
 Weights = list[npt.NDArray[np.float32]]
 BatchSource = Callable[[int, int], Iterator[Batch]]
@@ -44,7 +46,13 @@ class FitConfig:
     map_weight: float = 0.3  # of the loss that draws the activation map to lesions whose place is known
     map_temperature: float = 2.0
     agreement: float = 0.0  # weight of the loss that has two views of an image get one logit; batches of pairs
+    slope: float = 1.0  # what is served is sigmoid(slope * logit + offset), and the loss is of that
+    offset: float = 0.0
     seed: int = 20260
+
+    def served_by(self, calibration: Calibration) -> FitConfig:
+        """Return the tuning under which the loss is of what a calibration, which is kept, makes of the logits."""
+        return replace(self, slope=calibration.a, offset=calibration.b)
 
 
 FINE_TUNE = FitConfig(
@@ -202,6 +210,7 @@ def _make_step(model: keras.Model, optimizer: keras.Optimizer, config: FitConfig
             output = model(tf.cast(tf.concat([images, *others], axis=0), tf.float32), training=True)
             outputs, cells = output if config.map_weight else (output, None)
             logits = tf.reshape(tf.cast(outputs, tf.float32), (1 + len(others), -1))  # a row for each view
+            logits = config.slope * logits + config.offset
             losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits[0])
             if others:
                 losses = pair_losses(losses, logits[0], logits[1], labels, targets, config.agreement)

@@ -239,6 +239,7 @@ def worker_loop(arguments: dict[str, Any], parent: dict[str, bytes]) -> None:
         for name, data in parent.items():
             (Path(folder) / name).write_bytes(data)
         bundle = load_bundle(Path(folder), {}, verify=False)  # its signature was checked when it was pulled
+        config = config.served_by(bundle.calibration)
         model = load_keras(bundle)
         freeze(model, blocks=config.frozen_blocks, batch_norm=config.freeze_batch_norm)
     rank = ray.train.get_context().get_world_rank()
@@ -293,7 +294,7 @@ def export_and_judge(settings: Settings, plan: Plan, fitted: Fitted, seconds: fl
         "manifest_digest": promote.digest_of_references(plan.references),
         "cases": len(plan.references),
         "sources": {name: sources.count(name) for name in sorted(set(sources))},
-        "config": asdict(plan.config),
+        "config": asdict(plan.config.served_by(parent.calibration)),
         "seconds": round(seconds, 1),
         "attribution": parent.manifest.training.attribution,
     }

@@ -202,3 +202,30 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert rates[2] == pytest.approx(1e-3, rel=1e-3)
     assert rates[2] > rates[3] > rates[4]
     assert rates[4] == pytest.approx(1e-5, rel=1e-2)
+
+
+@pytest.mark.tf
+def test_the_loss_is_of_what_is_served(cases: Cases) -> None:
+    """Told that a slope of 3 and an offset of -1 follow, the same network loses what is lost by them."""
+    from serve.calibrate import Calibration
+
+    def first_loss(config: FitConfig) -> float:
+        losses: list[float] = []
+        fit(
+            build_tiny(),
+            batches(cases),
+            steps_per_epoch=1,
+            config=config,
+            on_epoch=lambda told: losses.append(told.loss),
+        )
+        return losses[0]
+
+    calibration = Calibration("slope/1", 3.0, -1.0)
+    still = replace(CONFIG, epochs=1, map_weight=0.0, label_smoothing=0.0)
+    served = still.served_by(calibration)
+    assert (served.slope, served.offset, replace(served, slope=1.0, offset=0.0)) == (3.0, -1.0, still)
+    batch = next(iter(batches(cases)(0, 1)))
+    logits = np.asarray(build_tiny()(batch.images.astype(np.float32), training=True))[:, 0]
+    for config, told in ((still, logits), (served, 3 * logits - 1)):
+        lost = np.logaddexp(0, told) - batch.labels * told
+        assert first_loss(config) == pytest.approx(float(np.mean(lost * batch.weights)), rel=0.01)
