@@ -51,8 +51,8 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 def ignorant(folder: Path) -> Bundle:
     """Write the shipped model with its last layer drawn anew, the same in both artifacts, signed with KEY.
 
-    Its features are as good as ever, so a few steps teach it what it has lost. (As drawn it calls most phantoms negative and ranks them worse than
-    chance; not every draw does.)
+    Its features are as good as ever, so a few steps teach it what it has lost. (As drawn it calls most phantoms
+    negative and ranks them worse than chance; not every draw does.)
     """
     shutil.copytree(bundled_model(), folder)
     with np.load(folder / "weights.npz") as archive:
