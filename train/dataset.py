@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from train.architecture import map_side
 from train.augment import DEFAULT_AUGMENT, AugmentConfig, Geometry, augment, draw_geometry, frame_only, move_lesion
 
 Grids = npt.NDArray[np.uint8]
+Made = TypeVar("Made")
 Images = npt.NDArray[np.uint8]
 Vector = npt.NDArray[np.float32]
 LABELS = {"NORMAL": 0, "PNEUMONIA": 1}
@@ -175,6 +177,22 @@ def balanced_weights(cases: Cases, *, by_source: bool = True) -> Vector:
     return weights
 
 
+def made_ahead(
+    make: Callable[[npt.NDArray[np.int64], np.random.Generator], Made],
+    chunks: npt.NDArray[np.int64],
+    generators: Sequence[np.random.Generator],
+) -> Iterator[Made]:
+    """Yield what `make` gives for each chunk in turn, made ahead by one thread (OpenCV works outside Python's lock)."""
+    with ThreadPoolExecutor(1, thread_name_prefix="augment") as pool:
+        waiting: list[Future[Made]] = []
+        for chunk, own in zip(chunks, generators, strict=True):
+            waiting.append(pool.submit(make, chunk, own))
+            if len(waiting) > 3:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+
+
 class CaseBatches:
     """Endless shuffled, augmented batches of one worker's cases; the same seed and epoch give the same batches."""
 
@@ -196,18 +214,11 @@ class CaseBatches:
         self.config, self.input_size = config, input_size
 
     def __call__(self, epoch: int, steps: int) -> Iterator[Batch]:
-        """Yield `steps` batches of an epoch, made ahead by one thread (OpenCV works outside the interpreter lock)."""
+        """Yield `steps` batches of an epoch, made ahead by one thread."""
         rng = np.random.default_rng([self.seed, epoch])
         order = self._order(rng, steps * self.batch_size)
         chunks = order.reshape(steps, self.batch_size)
-        with ThreadPoolExecutor(1, thread_name_prefix="augment") as pool:
-            waiting: list[Future[Batch]] = []
-            for chunk, child in zip(chunks, rng.spawn(steps), strict=True):
-                waiting.append(pool.submit(self._make, chunk, child))
-                if len(waiting) > 3:
-                    yield waiting.pop(0).result()
-            for future in waiting:
-                yield future.result()
+        yield from made_ahead(self._make, chunks, rng.spawn(steps))
 
     def _order(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
         rounds = -(-count // len(self.cases))

@@ -1,7 +1,7 @@
 """How each image is framed: where the chest lies in it, found without labels, so that a training can even it out.
 
-How tall the chest is in the picture alone tells the label of Kermany's training images with an AUROC of .75, for sick
-children are collimated more tightly; a network that sees it so takes a crop or a turn for evidence (ADR 21).
+It tells the label of Kermany's training images with an AUROC of .90 (how tall the chest is in the picture alone .79),
+for sick children are collimated more tightly; a network that lives on it takes a crop or a turn for evidence (ADR 21).
 
 A pose is an affine map [2, 3] from where a chest lies in most images to where it lies in this one. A small network
 learns it from images and random moves of them: what it says of a moved image must be what holds for the image, moved.
@@ -11,15 +11,15 @@ What holds for an image is the running mean of what was said of its moves; the m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from serve.preprocess import GRID, INPUT_SIZE, Input
+from serve.preprocess import GRID, INPUT_SIZE
 from train.augment import AugmentConfig, Grey, augment, draw_geometry
+from train.dataset import made_ahead
 
 if TYPE_CHECKING:
     import keras
@@ -31,7 +31,6 @@ MIRROR = np.array([[-1, 0, 0], [0, 1, 0]], np.float32)
 FILTERS = (24, 32, 64, 96)
 REACH = 0.7  # of half a side: where in the picture an error of a pose counts
 KEEP = 0.5  # of what was held of an image, when an epoch has said something new
-AHEAD = 6  # batches
 
 
 @dataclass(frozen=True)
@@ -130,30 +129,18 @@ def _batches(
     steps = len(grids) // batch
     order = rng.permutation(len(grids))[: steps * batch].reshape(steps, batch)
 
-    def make(chosen: npt.NDArray[np.int64], own: np.random.Generator) -> tuple[list[Input], list[Poses]]:
+    def make(
+        chosen: npt.NDArray[np.int64], own: np.random.Generator
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], Poses]:
         images, moves = [], []
         for index in chosen:
             geometry = draw_geometry(own, config.augment)
             other: Grey = grids[int(own.integers(len(grids)))]
             images.append(augment(grids[index], own, config.augment, geometry=geometry, other=other))
             moves.append(to_square(geometry.matrix))
-        return images, moves
+        return chosen, np.stack(images), np.stack(moves)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="framing") as pool:
-        waiting: list[tuple[npt.NDArray[np.int64], Future[tuple[list[Input], list[Poses]]]]] = []
-        for chosen, own in zip(order, rng.spawn(steps), strict=True):
-            waiting.append((chosen, pool.submit(make, chosen, own)))
-            if len(waiting) > AHEAD:
-                yield _done(*waiting.pop(0))
-        for pair in waiting:
-            yield _done(*pair)
-
-
-def _done(
-    chosen: npt.NDArray[np.int64], made: Future[tuple[list[Input], list[Poses]]]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], Poses]:
-    images, moves = made.result()
-    return chosen, np.stack(images), np.stack(moves)
+    return made_ahead(make, order, rng.spawn(steps))
 
 
 def moved(poses: Poses, moves: Poses) -> Poses:
