@@ -98,7 +98,7 @@ class IngestSettings(Section):
     """The ingest actors and the sweep."""
 
     actors: int = Field(1, ge=1, description="Ingest actors; with Kafka each takes a share of the partitions.")
-    batch_size: int = Field(16, ge=1, le=64, description="Images in one call to Serve.")
+    batch_size: int = Field(32, ge=1, le=64, description="Images in one call to Serve.")
     linger: Seconds = Field(0.02, description="Seconds that a batch may wait to fill while others are scored.")
     calls_in_flight: int = Field(4, ge=1, description="Calls to Serve that an actor keeps under way.")
     max_attempts: int = Field(8, ge=1, description="Attempts on what may pass before it becomes a dead letter.")
@@ -258,7 +258,7 @@ class TrainSettings(Section):
     workers: int = Field(2, ge=1, description="Ray Train workers.")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs of a worker.")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs of a worker.")
-    epochs: int = Field(4, ge=1, description="Passes over the labelled cases and the rehearsal set.")
+    epochs: int = Field(6, ge=1, description="Passes over the labelled cases and the rehearsal set.")
     batch_size: int = Field(16, ge=1, description="Images in a step of one worker.")
     learning_rate: float = Field(3e-4, gt=0, description="Peak learning rate of AdamW.")
     seed: int = Field(20, description="Seed of everything random in training.")

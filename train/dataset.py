@@ -165,11 +165,11 @@ def shard(cases: Cases, index: int, count: int) -> Cases:
     return cases.take(np.arange(index, len(cases), count))
 
 
-def balanced_weights(cases: Cases, *, by_source: bool = True) -> Vector:
-    """Weights with mean 1 under which both labels count alike: within every source, each by its images, or overall."""
+def balanced_weights(cases: Cases) -> Vector:
+    """Weights with mean 1 under which within every source, which counts by its images, both labels count alike."""
     weights = np.zeros(len(cases), np.float32)
-    sources = np.array(cases.sources) if by_source else np.zeros(len(cases), np.int8)
-    for name in set(sources.tolist()):
+    sources = np.array(cases.sources)
+    for name in set(cases.sources):
         present = [label for label in (0, 1) if np.any((sources == name) & (cases.labels == label))]
         for label in present:
             mask = (sources == name) & (cases.labels == label)

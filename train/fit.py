@@ -56,7 +56,7 @@ class FitConfig:
 
 
 FINE_TUNE = FitConfig(
-    epochs=4,
+    epochs=6,
     learning_rate=3e-4,
     ema_decay=0.9,
     frozen_blocks=13,  # all but three: a few dozen cases make more of it worse

@@ -225,7 +225,7 @@ def worker_loop(arguments: dict[str, Any], parent: dict[str, bytes]) -> None:
 
     from serve.runtimes import load_keras
     from train.architecture import freeze
-    from train.dataset import CaseBatches, balanced_weights
+    from train.dataset import CaseBatches
     from train.fit import fit, seed_everything
 
     tf.config.threading.set_intra_op_parallelism_threads(arguments["threads"])
@@ -246,9 +246,10 @@ def worker_loop(arguments: dict[str, Any], parent: dict[str, bytes]) -> None:
     shard = ray.train.get_dataset_shard("train")
     cases = cases_of(list(shard.iter_batches(batch_size=64, batch_format="numpy")))
     share = max(1, config.batch_size // arguments["workers"])
-    # Labels count alike over all, not within each source: of a few uncertain cases the rare label would count thrice.
-    weights = balanced_weights(cases, by_source=False)
-    batches = CaseBatches(cases, share, config.seed + rank, weights=weights, input_size=bundle.manifest.input_size)
+    # Each counts as it came: cases are chosen by their score, and that leaves true how often one that looks so is
+    # positive. Labels counting alike would have the rare one likelier than it is.
+    alike = np.ones(len(cases), np.float32)
+    batches = CaseBatches(cases, share, config.seed + rank, weights=alike, input_size=bundle.manifest.input_size)
     resumed = ray.train.get_checkpoint()
     start = None
     if resumed is not None:

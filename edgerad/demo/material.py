@@ -21,7 +21,7 @@ SIZE = 768
 STANDARD, SHIFTED = "standard", "legacy_cr"
 SECOND_WAVE = 0.25
 """Share of the images that comes after the new model is in service."""
-REHEARSAL, EVALUATION = 96, 240
+REHEARSAL, EVALUATION = 96, 480
 KNOWN = 1 / 3
 """Share of phantoms of the device that the model knows."""
 AHEAD = 8
