@@ -60,9 +60,15 @@ def shrink(stretched: npt.NDArray[np.float32], input_size: int, *, kernel: int =
 
 def stretch(grid: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Map the 0.5th to 99.5th percentile linearly to 0..255 and clip; a constant image becomes 0."""
-    ranks = [round((grid.size - 1) * percentile / 100) for percentile in (LOW_PERCENTILE, HIGH_PERCENTILE)]
-    low, high = np.partition(grid, ranks, axis=None)[ranks]  # nearest rank: a third of np.percentile's time
+    low, high = between(grid, LOW_PERCENTILE, HIGH_PERCENTILE)
     if high <= low:
         return np.zeros_like(grid)
     scaled: npt.NDArray[np.float32] = np.clip((grid - low) * np.float32(255 / (high - low)), 0, 255)
     return scaled
+
+
+def between(values: npt.NDArray[np.float32], low: float, high: float) -> tuple[np.float32, np.float32]:
+    """Return two percentiles of values of any shape, by the nearest rank: a third of `np.percentile`'s time."""
+    ranks = [round((values.size - 1) * percentile / 100) for percentile in (low, high)]
+    first, last = np.partition(values, ranks, axis=None)[ranks]
+    return first, last

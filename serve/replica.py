@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 from edgerad.scoring import Outcome, Refused, Scored, ScoreRequest
@@ -31,8 +32,11 @@ class Replica:
         with twice as many as cores, another has something to compute meanwhile.
         """
         self._fetch = fetch
-        self._pool = ThreadPoolExecutor(2 * threads, "image", os.nice, (NICENESS,))
-        self._computing = threading.Semaphore(threads)
+        self._threads = 2 * threads
+        self._pool = ThreadPoolExecutor(self._threads, "image", os.nice, (NICENESS,))
+        self._turns: SimpleQueue[None] = SimpleQueue()  # a semaphore, but not one written in Python
+        for _ in range(threads):
+            self._turns.put(None)
         self._network = threading.Lock()
         self._scorer: Scorer | None = None
 
@@ -82,10 +86,23 @@ class Replica:
                 return Refused(
                     request.image_id, "store-unavailable", "the object store does not answer", retryable=True
                 )
-            with self._computing:
+            turn = self._turns.get()
+            try:
                 return compute(data)
+            finally:
+                self._turns.put(turn)
 
-        return list(self._pool.map(work, requests))
+        results: dict[int, Result | Refused] = {}
+        waiting = iter(enumerate(requests))  # one for all threads: each takes the next, under Python's lock
+
+        def run() -> None:
+            for index, request in waiting:
+                results[index] = work(request)
+
+        # As many tasks as threads, and not one for each image: that would be a future, with its locks, for each.
+        for task in [self._pool.submit(run) for _ in range(min(self._threads, len(requests)))]:
+            task.result()
+        return [results[index] for index in range(len(requests))]
 
 
 def _outcome(image_id: str, result: ImageScore | Unreadable, seconds: float) -> Outcome:
