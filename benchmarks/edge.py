@@ -256,11 +256,11 @@ class Edge:
             time.sleep(STEP)
         return seen
 
-    def score(self, requests: Sequence[ScoreRequest], calls: int = 4) -> tuple[float, list[Outcome]]:
-        """Score by the Serve handle, `calls` calls of `ingest.batch_size` under way; return seconds and outcomes."""
+    def score(self, requests: Sequence[ScoreRequest]) -> tuple[float, list[Outcome]]:
+        """Score by the Serve handle, calls as large and as many under way as ingest's; return seconds and outcomes."""
         from ray import serve
 
-        batch = self.settings.ingest.batch_size
+        batch, calls = self.settings.ingest.batch_size, self.settings.ingest.calls_in_flight
         handle = serve.get_deployment_handle("Scorer", "edgerad")
         groups = [list(requests[at : at + batch]) for at in range(0, len(requests), batch)]
 

@@ -153,7 +153,7 @@ class ServeSettings(Section):
     min_replicas: int = Field(1, ge=1, description="Warm minimum.")
     max_replicas: int = Field(4, ge=1, description="Most replicas.")
     target_images_per_replica: int = Field(
-        64, ge=1, description="Backlog and ongoing images that one replica is for; scaling divides by it."
+        192, ge=1, description="Backlog and ongoing images (full calls) that one replica is for; scaling divides by it."
     )
     downscale_delay: Seconds = Field(30.0, description="Seconds of low load before a replica goes.")
     max_queued_requests: int = Field(64, ge=1, description="Calls that wait in a router before it pushes back.")

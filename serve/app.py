@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 APPLICATION = "edgerad"
 DEPLOYMENT = "Scorer"
-CALLS_PER_REPLICA = 3
-"""Calls a replica works on at a time: while one is in the network, another decodes and a third is fetched."""
+CALLS_PER_REPLICA = 4
+"""Calls a replica works on at a time: as many as an ingest actor keeps under way. One that a replica has no room for is
+offered again and again by Ray's router, which took a twentieth of two cores."""
 SWITCH_INTERVAL = 0.001
 """Seconds, of Python's 0.005, after which a computing thread hands Python's lock on to one that waits for it."""
 

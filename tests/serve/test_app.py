@@ -60,6 +60,13 @@ def test_the_configuration_is_valid_and_follows_the_settings() -> None:
     assert scaling["policy"]["policy_kwargs"]["images_per_replica"] == 50
 
 
+def test_calls_that_one_replica_takes_are_neither_refused_by_it_nor_ask_for_another() -> None:
+    settings = load_settings()
+    under_way = settings.ingest.calls_in_flight
+    assert under_way <= app.CALLS_PER_REPLICA
+    assert under_way * settings.ingest.batch_size < settings.serve.target_images_per_replica
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
     """An edge whose stores are an S3 server in this process, with one replica."""
