@@ -35,12 +35,9 @@ def check_pixels(pixels: Plane, colour: float = 0.0, grid: npt.NDArray[np.float3
 
 
 def neighbour_correlation(grid: npt.NDArray[np.float32]) -> float:
-    """Return the smaller of the lag-one autocorrelations, of horizontal and of vertical neighbours, in -1..1."""
-    centred = grid - grid.mean()
-    total = float(np.vdot(centred, centred))
-    across = np.vdot(centred[:, :-1], centred[:, 1:])
-    down = np.vdot(centred[:-1], centred[1:])
-    return float(min(across, down)) / total if total > 0 else 0.0
+    """Return the smaller of the correlations between horizontal and between vertical neighbours, in -1..1."""
+    centred = grid - grid.mean()  # once for both: neighbours have nearly the same mean
+    return min(_cosine(centred[:, :-1], centred[:, 1:]), _cosine(centred[:-1], centred[1:]))
 
 
 def chroma(rgb: Plane) -> float:
@@ -50,3 +47,8 @@ def chroma(rgb: Plane) -> float:
     red, green, blue = small[:, :, 0], small[:, :, 1], small[:, :, 2]
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     return float(np.mean(np.hypot(0.564 * (blue - luma), 0.713 * (red - luma))))
+
+
+def _cosine(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:
+    spread = float(np.sqrt(np.vdot(first, first) * np.vdot(second, second)))
+    return float(np.vdot(first, second)) / spread if spread > 0 else 0.0

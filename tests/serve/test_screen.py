@@ -56,8 +56,8 @@ def test_colour_is_measured_alike_in_eight_and_sixteen_bits() -> None:
 
 
 def test_neighbours_correlate_by_their_likeness() -> None:
-    ramp = np.add.outer(np.arange(224.0), np.arange(224.0)).astype(np.float32)
-    assert neighbour_correlation(ramp) > 0.97
+    ramp = np.add.outer(np.arange(50.0), np.arange(50.0)).astype(np.float32)
+    assert neighbour_correlation(ramp) > 0.99
     assert abs(neighbour_correlation(RNG.normal(size=(200, 200)).astype(np.float32))) < 0.05
     assert neighbour_correlation(np.zeros((10, 10), np.float32)) == 0
 
