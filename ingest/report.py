@@ -11,7 +11,7 @@ from edgerad import ledger
 from edgerad.database import Database
 from ingest.books import is_outage
 
-BUSY, IDLE, LOOK = 1.0, 10.0, 0.25
+BUSY, IDLE, LOOK = 1.0, 10.0, 0.1
 """Seconds between reports to the database while there is work and while there is none; and between looks at the lag."""
 
 

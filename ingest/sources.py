@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COMMIT_SECONDS = 0.25
 """Shortest time between two commits: under load one commit covers many batches."""
-LAG_SECONDS = 0.25
+LAG_SECONDS = 0.1
 ASK_SECONDS = 5.0
 ANSWER_MS = 3000
 """How often a broker is asked for the ends of the partitions, and how long its answer may take."""

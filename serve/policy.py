@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ray.serve.config import AutoscalingContext
 
-READ_INTERVAL_S = 0.25
+READ_INTERVAL_S = 0.1
 LOW_SINCE = "low_since"
 
 

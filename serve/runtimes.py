@@ -147,7 +147,7 @@ class TensorFlowRuntime:
         self._size = bundle.manifest.input_size
         self._model = with_map(load_keras(bundle))
         signature = tf.TensorSpec((None, self._size, self._size, 1), tf.float32)
-        self._call: Callable[[Any], Any] = tf.function(self._forward, input_signature=[signature])
+        self._call: Callable[[Any], Any] = tf.function(self._forward, input_signature=[signature], autograph=False)
         for size in options.warm_batches:
             self.predict(np.zeros((size, self._size, self._size, 1), np.float32))
 

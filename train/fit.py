@@ -177,7 +177,7 @@ def settle(model: keras.Model, batches: BatchSource, steps: int = 100) -> None:
     """
     import tensorflow as tf
 
-    look = tf.function(lambda images: model(images, training=True), reduce_retracing=True)
+    look = tf.function(lambda images: model(images, training=True), reduce_retracing=True, autograph=False)
     for batch in batches(0, steps):
         look(tf.constant(batch.images, tf.float32))
 
@@ -229,7 +229,7 @@ def _make_step(model: keras.Model, optimizer: keras.Optimizer, config: FitConfig
         loss = strategy.run(replica_step, args=parts)
         return strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
 
-    compiled: Callable[..., Any] = tf.function(step, reduce_retracing=True)
+    compiled: Callable[..., Any] = tf.function(step, reduce_retracing=True, autograph=False)
     return compiled
 
 

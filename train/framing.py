@@ -85,7 +85,7 @@ def find_poses(
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return said, tf.reduce_mean(square)
 
-    compiled = tf.function(step, reduce_retracing=True)
+    compiled = tf.function(step, reduce_retracing=True, autograph=False)
     poses = np.tile(IDENTITY, (count, 1, 1))
     for epoch in range(config.epochs):
         total, told = 0.0, poses.copy()
