@@ -17,7 +17,7 @@ from serve.bundle import Bundle
 
 Inputs = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
-SAVED, INT8, DYNAMIC, ONNX = "saved", "int8.tflite", "dynamic.tflite", "model.onnx"
+SAVED, FLOAT, INT8, DYNAMIC, ONNX = "saved", "float.tflite", "int8.tflite", "dynamic.tflite", "model.onnx"
 
 
 class Contender(Protocol):
@@ -109,7 +109,8 @@ def onnx(_: Bundle, folder: Path) -> Contender:
 
 CONTENDERS: dict[str, Maker] = {
     "litert": registered("litert"),
-    "litert-int8": litert(INT8),
+    "litert-float": litert(FLOAT),
+    "litert-int8-after-training": litert(INT8),
     "litert-dynamic-int8": litert(DYNAMIC),
     "openvino-f32": openvino("f32"),
     "openvino-bf16": openvino("bf16"),
@@ -127,8 +128,11 @@ def convert(bundle: Bundle, calibration: Inputs, folder: Path) -> list[str]:
     import tensorflow as tf
 
     from serve.runtimes import load_keras, with_map
+    from train.export import convert_litert
 
-    view, size = with_map(load_keras(bundle)), bundle.manifest.input_size
+    model = load_keras(bundle)
+    (folder / FLOAT).write_bytes(convert_litert(model))
+    view, size = with_map(model), bundle.manifest.input_size
 
     def save(path: Path, batch: int | None) -> None:
         archive = keras.export.ExportArchive()

@@ -1,4 +1,4 @@
-"""CPU runtimes side by side: parity with the shipped LiteRT model, and images a second on one core.
+"""CPU runtimes side by side: parity with the network in floats, and images a second on one core.
 
 `python -m benchmarks.runtimes`; what is not installed is named and left out. The contenders take turns in every repeat.
 """
@@ -32,6 +32,8 @@ from train.pretrain import SEED, VALIDATION_SHARE
 
 MAX_FLIPS, MAX_AUROC = 0.005, 0.002
 """Share of triage classes that may change, and difference of AUROC, for a runtime to pass."""
+REFERENCE = "tensorflow"
+"""The contender that runs the network as it was trained, in floats; others are judged by it."""
 CALIBRATION = 200
 IN_A_TURN = 32
 """Images that a contender scores in one turn, in batches."""
@@ -64,7 +66,7 @@ def compare(
         folder = Path(name)
         left_out = make_artifacts(folder) if set(names) - {"litert", "tensorflow"} else []
         made: dict[str, Contender] = {}
-        for contender in ("litert", *[name for name in names if name != "litert"]):
+        for contender in (REFERENCE, *[name for name in names if name != REFERENCE]):
             try:
                 made[contender] = CONTENDERS[contender](bundle, folder)
             except Exception as error:  # noqa: BLE001 - not installed, not converted, not for this processor
@@ -79,7 +81,7 @@ def compare(
         "judged_by": len(judged),
         "left_out": left_out,
         "runtimes": {
-            name: {**parity(bundle, logits["litert"], logits[name], labels), "images_per_second": speeds[name]}
+            name: {**parity(bundle, logits[REFERENCE], logits[name], labels), "images_per_second": speeds[name]}
             for name in made
         },
     }
@@ -141,7 +143,7 @@ def race(
 
 
 def parity(bundle: Bundle, expected: Logits, given: Logits, labels: Any) -> dict[str, Any]:
-    """Return how far a contender's results lie from the shipped runtime's, and whether it passes."""
+    """Return how far a contender's results lie from the reference's, and whether it passes."""
     ours, theirs = bundle.calibration.apply(expected), bundle.calibration.apply(given)
     classify = bundle.thresholds.classify
     flips = sum(classify(float(a)) != classify(float(b)) for a, b in zip(ours, theirs, strict=True))

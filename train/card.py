@@ -218,11 +218,12 @@ def _width_alone(alone: Mapping[str, Any]) -> list[str]:
 
 
 def _runtimes(bundle: Bundle) -> list[str]:
-    parity = bundle.manifest.parity
+    parity, kind = bundle.manifest.parity, bundle.manifest.training.config.get("litert", "float16")
     return [
         "## Runtimes",
         "",
-        f"LiteRT on CPUs, TensorFlow on GPUs, from the same weights. Over {parity.cases} cases the largest difference"
+        f"LiteRT on CPUs ({kind}), whose figures all of these are, TensorFlow on GPUs (in floats), from the same"
+        f" weights. Over {parity.cases} cases the largest difference"
         f" of a probability was {parity.max_difference:.4f} (at most {parity.tolerance:g} allowed), and"
         f" {parity.triage_flips} triage classes differed. Each start proves the runtime on"
         f" {len(bundle.manifest.golden.probabilities)} golden cases, probabilities and maps.",

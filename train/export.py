@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import re
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +33,13 @@ Floats = npt.NDArray[np.float64]
 Maps = npt.NDArray[np.float32]
 PARITY_TOLERANCE = 0.03
 """Of a probability: LiteRT folds normalisations into kernels and rounds those once more; a slope of 1.4 follows."""
+MAP_TOLERANCE, INT8_MAP_TOLERANCE = 0.02, 0.05
+"""Of the range of an activation map, where LiteRT computes in floats and in eight bits."""
+FLOATS = re.compile(r"/(scale|stem|block[0-8]|pool|logit)_|^StatefulPartitionedCall")
+"""Names of what LiteRT computes in floats all the same: the first blocks, with few channels, for their rounding moves
+the logit more than that of all others; the last layers (outputs are named after the call), which cost nothing (ADR 22).
+"""
+EIGHT_BITS, SIXTEEN_BITS = "int8 from block9", "float16"
 MAX_FLIPS = 0.005  # share of triage classes that may differ between the runtimes
 DEFAULT_CALIBRATION = Calibration("identity/1")
 DEFAULT_THRESHOLDS = Thresholds("0.80-0.20/1")
@@ -59,16 +70,15 @@ def export_bundle(
 ) -> Bundle:
     """Write `model` as a bundle at `path`; `golden` and `parity` are model inputs uint8 [n, size, size, 1].
 
-    `litert` is the model with rounded kernels, converted already, where the caller has it.
+    `litert` is the model with rounded kernels as `convert_int8` gives it; without, LiteRT computes in floats.
 
-    The kernels are rounded to half precision in `model` itself first, so that both artifacts hold the same numbers in
-    half the space. The Keras file holds the network alone; its activation map, which the LiteRT file gives besides, is
-    made of the same weights. Raises BundleError if the LiteRT model's probabilities, triage classes or maps are not
-    those of Keras.
+    The kernels are rounded to half precision in `model` itself first, so that they take half the space. The Keras file
+    holds the network alone; its activation map, which the LiteRT file gives besides, is made of the same weights.
+    Raises BundleError if the LiteRT model's probabilities, triage classes or maps are not those of Keras.
     """
     round_kernels(model)
     size = int(model.input_shape[1])
-    content = convert_litert(model) if litert is None else litert
+    content, kind = (convert_litert(model), SIXTEEN_BITS) if litert is None else (litert, EIGHT_BITS)
     reference = calibration.apply(keras_outputs(model, parity)[0])
     other = calibration.apply(litert_outputs(content, parity)[0])
     difference = float(np.max(np.abs(reference - other)))
@@ -98,7 +108,7 @@ def export_bundle(
         "thresholds": {"version": thresholds.version, "high": thresholds.high, "low": thresholds.low},
         "metrics": provenance.metrics,
         "probes": provenance.probes,
-        "training": provenance.training,
+        "training": {**provenance.training, "config": {**provenance.training["config"], "litert": kind}},
         "parity": {
             "cases": len(parity),
             "max_difference": difference,
@@ -108,6 +118,7 @@ def export_bundle(
         "golden": {
             "probabilities": [round(float(p), 6) for p in calibration.apply(logits)],
             "tolerance": PARITY_TOLERANCE,
+            "map_tolerance": MAP_TOLERANCE if litert is None else INT8_MAP_TOLERANCE,
         },
     }
     bundle = write_bundle(path, manifest, files, key)
@@ -149,12 +160,54 @@ def convert_litert(model: keras.Model) -> bytes:
 
     Kernels are stored in half precision and computed with in single precision.
     """
+    import tensorflow as tf
+
+    with _saved(model) as folder:
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+        return bytes(converter.convert())
+
+
+def convert_int8(model: keras.Model, examples: Inputs) -> bytes:
+    """Return the LiteRT flatbuffer that computes in eight bits, but for `FLOATS`; its kernels are int8 or float32.
+
+    Activations get the ranges that they have on `examples`, model inputs [n, size, size, 1].
+    """
+    import tensorflow as tf
+
+    def given(count: int) -> Callable[[], Iterator[list[npt.NDArray[np.float32]]]]:
+        return lambda: ([image[np.newaxis].astype(np.float32)] for image in examples[:count])
+
+    with _saved(model) as folder:
+
+        def debugger(floats: list[str]) -> Any:
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = given(len(examples))
+            options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=floats)
+            return tf.lite.experimental.QuantizationDebugger(
+                converter=converter, debug_dataset=given(1), debug_options=options
+            )
+
+        with warnings.catch_warnings():
+            # TensorFlow's own debugger uses the interpreter that TensorFlow calls deprecated.
+            warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
+            every, table = debugger([]), StringIO()
+            every.run()
+            every.layer_statistics_dump(table)
+            names = [row["tensor_name"] for row in csv.DictReader(StringIO(table.getvalue()))]
+            return bytes(debugger([name for name in names if FLOATS.search(name)]).get_nondebug_quantized_model())
+
+
+@contextmanager
+def _saved(model: keras.Model) -> Iterator[str]:
+    """Give a folder with the model and its map as a SavedModel for one image."""
     import keras
     import tensorflow as tf
 
-    size = int(model.input_shape[1])
+    size, view = int(model.input_shape[1]), with_map(model)
     with tempfile.TemporaryDirectory() as folder:
-        view = with_map(model)
         archive = keras.export.ExportArchive()
         archive.track(view)
         archive.add_endpoint(
@@ -163,10 +216,7 @@ def convert_litert(model: keras.Model) -> bytes:
             input_signature=[tf.TensorSpec((1, size, size, 1), tf.float32, name="image")],
         )
         archive.write_out(folder, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
-        return bytes(converter.convert())
+        yield folder
 
 
 def keras_outputs(model: keras.Model, inputs: Inputs, batch_size: int = 8) -> tuple[Floats, Maps]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgerad.store import ObjectGone, config_from
-from serve.bundle import Bundle, load_bundle
+from serve.bundle import Bundle, BundleError, load_bundle
 from serve.decode import decode
 from serve.reasons import Unreadable
 from train import evaluation_set, promote
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 WorkerLoop = Callable[[dict[str, Any], dict[str, bytes]], None]
 STATE_FILE = "state.npz"
+EXAMPLES = 100
+"""Cases trained on by which the ranges of activations in eight bits are chosen."""
 CHECKPOINTS = "training/"
 """Prefix of Ray Train's own files in the core's store, a folder a run; it is removed when the run has ended."""
 
@@ -282,8 +284,9 @@ def export_and_judge(settings: Settings, plan: Plan, fitted: Fitted, seconds: fl
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     from edgerad.store import ObjectStore
+    from edgerad.telemetry import get_logger
     from serve.runtimes import load_keras
-    from train.export import Provenance, export_bundle
+    from train.export import Provenance, convert_int8, export_bundle, round_kernels
 
     parent = load_bundle(plan.parent, {}, verify=False)
     model = load_keras(parent)
@@ -301,19 +304,31 @@ def export_and_judge(settings: Settings, plan: Plan, fitted: Fitted, seconds: fl
     }
     key = load_pem_private_key((settings.core.signing_key.reveal() or "").encode(), None)
     candidate = plan.folder / "candidate"
-    shutil.rmtree(candidate, ignore_errors=True)  # of a run that was interrupted here
-    bundle = export_bundle(
-        model,
-        candidate,
-        Provenance(plan.finding, training, {}, parent=parent.digest),
-        golden=parent.golden_inputs(),
-        parity=inputs if len(inputs) else parent.golden_inputs(),
-        key=key,  # type: ignore[arg-type]
-        calibration=parent.calibration,
-        thresholds=parent.thresholds,
-    )
+    some = plan.references[:: max(1, len(plan.references) // EXAMPLES)]
+    examples, _ = read_inputs(store, some, parent.manifest.input_size)
+
+    def export(litert: bytes | None) -> Bundle:
+        shutil.rmtree(candidate, ignore_errors=True)  # of a run that was interrupted here, or of the other attempt
+        return export_bundle(
+            model,
+            candidate,
+            Provenance(plan.finding, training, {}, parent=parent.digest),
+            golden=parent.golden_inputs(),
+            parity=inputs if len(inputs) else parent.golden_inputs(),
+            key=key,  # type: ignore[arg-type]
+            calibration=parent.calibration,
+            thresholds=parent.thresholds,
+            litert=litert,
+        )
+
+    round_kernels(model)
+    try:
+        bundle = export(convert_int8(model, examples))
+    except BundleError as error:
+        get_logger("core").warning("the candidate serves in floats, more slowly", reason=str(error))
+        bundle = export(None)
     decision = judge(parent, bundle, frozen, inputs, labels, settings.train.promote_confidence)
-    seen, truth = held_out_inputs(store, plan.held_out, parent.manifest.input_size)
+    seen, truth = read_inputs(store, plan.held_out, parent.manifest.input_size)
     held_out = promote.describe(truth, _probabilities(parent, seen), _probabilities(bundle, seen))
     decision = replace(decision, figures={**decision.figures, "held_out": held_out})
     return Outcome(candidate, bundle.digest, decision, fitted.losses, fitted.unreadable)
@@ -332,10 +347,10 @@ def frozen_inputs(
     return frozen, np.stack([image for image, _ in pairs]), np.array([label for _, label in pairs], np.int8)
 
 
-def held_out_inputs(
+def read_inputs(
     store: ObjectStore, references: tuple[Reference, ...], size: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8]]:
-    """Return the model inputs and labels of the labelled cases that can be read and are never trained on."""
+    """Return the model inputs, uint8 [n, size, size, 1], and labels of those cases that can be read."""
     from serve.preprocess import preprocess
 
     images, labels = [np.zeros((0, size, size, 1), np.uint8)], []

@@ -140,9 +140,11 @@ def test_runtimes_are_compared_and_what_is_not_there_is_named(monkeypatch: pytes
     bundle = load_bundle(bundled_model(), bundled_keys())
     monkeypatch.setattr(runtimes, "make_artifacts", lambda folder: [])
     monkeypatch.setitem(contenders.CONTENDERS, "abacus", absent)
+    monkeypatch.setitem(contenders.CONTENDERS, runtimes.REFERENCE, contenders.registered("litert"))
     found = runtimes.compare(bundle, ["litert", "abacus"], 6, [1, 4], 1)
     assert found["left_out"] == ["abacus: ImportError: not installed"]
-    (litert,) = found["runtimes"].values()
+    assert set(found["runtimes"]) == {runtimes.REFERENCE, "litert"}
+    litert = found["runtimes"]["litert"]
     assert litert["passes"]
     assert litert["classes_flipped"] == 0
     assert set(litert["images_per_second"]) == {"1", "4"}

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from serve.bundle import Bundle, BundleError, key_id_of, load_bundle, public_bytes
-from serve.runtimes import RuntimeOptions, make_runtime
+from serve.bundle import Bundle, BundleError, bundled_keys, bundled_model, key_id_of, load_bundle, public_bytes
+from serve.runtimes import RuntimeOptions, load_keras, make_runtime
 from serve.triage import Thresholds
 from tests.train.tiny import SIDE, build_tiny, planted
 from train import export
 from train.export import Provenance, export_bundle, keras_outputs, litert_outputs, round_kernels, weights_archive
+from train.phantoms import phantom_cases, phantom_specs
 
 pytestmark = pytest.mark.tf
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -113,6 +114,41 @@ def test_a_conversion_that_changes_the_answers_gives_no_bundle(
     with pytest.raises(BundleError, match="LiteRT differs from Keras"):
         export_bundle(right, tmp_path / "bundle", provenance, golden=inputs[:2], parity=inputs, key=None)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_eight_bits_begin_where_they_cost_little_and_answers_stay(tmp_path: Path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    network = load_keras(load_bundle(bundled_model(), bundled_keys()))
+    images = phantom_cases(phantom_specs(16, 77)).inputs(SIDE)
+    content = export.convert_int8(network, images)
+    interpreter = Interpreter(model_content=content)
+    kinds = {detail["name"]: np.dtype(detail["dtype"]) for detail in interpreter.get_tensor_details()}
+
+    def kinds_of(layer: str) -> set[Any]:
+        return {kind for name, kind in kinds.items() if f"{layer}_relu" in name and "Relu6" in name}
+
+    for index in range(16):
+        expected = np.float32 if index <= 8 else np.int8
+        assert np.dtype(expected) in kinds_of(f"block{index}_depthwise"), index
+    assert np.dtype(np.int8) in kinds_of("head")
+    assert np.dtype(np.float32) in kinds_of("stem")
+
+    exact, exact_maps = keras_outputs(network, images)
+    logits, maps = litert_outputs(content, images)
+    spread = float(np.ptp(exact))
+    assert spread > 4
+    assert 1e-3 < np.abs(logits - exact).max() < 0.04 * spread, "rounded, and not by much"
+    np.testing.assert_allclose(maps.mean(axis=(1, 2)), logits, atol=0.01 * spread)
+    assert np.corrcoef(maps.ravel(), exact_maps.ravel())[0, 1] > 0.99
+    assert len(content) < 0.8 * len(export.convert_litert(network)), "kernels of 8 bits, not 16"
+
+    made = export_bundle(
+        network, tmp_path / "bundle", Provenance("pneumonia", TRAINING, {}), golden=images[:4], parity=images, key=None,
+        litert=content,
+    )  # fmt: skip
+    assert made.manifest.training.config["litert"] == export.EIGHT_BITS
+    assert made.read("model.tflite") == content
 
 
 @pytest.mark.parametrize(("cases", "most"), [(0, 1), (12, 1), (100, 2), (240, 3), (761, 7), (10_000, 62)])

@@ -38,6 +38,7 @@ from serve.rollout import Follower
 from serve.shelf import Shelf, bundled_digest
 from train import evaluation_set, job, promote, runs
 from train.core import Core
+from train.export import EIGHT_BITS
 from train.phantoms import phantom_specs
 
 pytestmark = [pytest.mark.ray, pytest.mark.tf, pytest.mark.timeout(1800)]
@@ -60,8 +61,9 @@ def ignorant(folder: Path) -> Bundle:
     (name,) = [name for name, value in weights.items() if value.shape == (1280, 1)]
     known, drawn = weights[name], np.random.default_rng(24).normal(0, 0.02, (1280, 1)).astype(np.float16)
     network = (folder / "model.tflite").read_bytes()
-    assert network.count(known.tobytes()) == 1
-    (folder / "model.tflite").write_bytes(network.replace(known.tobytes(), drawn.tobytes()))
+    before, after = (value.astype(np.float32).tobytes() for value in (known, drawn))  # the layer stays in floats
+    assert network.count(before) == 1
+    (folder / "model.tflite").write_bytes(network.replace(before, after))
     buffer = BytesIO()
     np.savez_compressed(buffer, **{**weights, name: drawn})
     (folder / "weights.npz").write_bytes(buffer.getvalue())
@@ -292,6 +294,7 @@ def test_the_candidate_says_what_it_was_made_of_and_is_signed_by_the_core(traine
     assert trained.ended[-1].progress["unreadable"] == 1, "the case that is no image was left out, and counted"
     assert manifest.calibration == trained.parent.manifest.calibration
     assert manifest.parity.cases == FROZEN
+    assert manifest.training.config["litert"] == EIGHT_BITS
 
 
 def test_nothing_of_the_run_is_left_but_the_bundle_and_the_records(trained: Site) -> None:
