@@ -78,7 +78,7 @@ class Parity(_Part):
     cases: int
     max_difference: float
     triage_flips: int
-    tolerance: Annotated[float, Field(gt=0, le=0.03)] = 0.01
+    tolerance: Annotated[float, Field(gt=0, le=0.05)] = 0.01
 
 
 class Golden(_Part):

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 Inputs = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Maps = npt.NDArray[np.float32]
-PARITY_TOLERANCE = 0.03
-"""Of a probability: LiteRT folds normalisations into kernels and rounds those once more; a slope of 1.4 follows."""
+PARITY_TOLERANCE, INT8_PARITY_TOLERANCE = 0.03, 0.05
+"""Of a probability, where LiteRT computes in floats (it folds normalisations into kernels and rounds those once more; a
+slope of 1.4 follows) and in eight bits (.034 was seen in one of 480 cases of a core's candidate)."""
 MAP_TOLERANCE, INT8_MAP_TOLERANCE = 0.02, 0.05
-"""Of the range of an activation map, where LiteRT computes in floats and in eight bits."""
+"""Of the range of an activation map, of golden cases."""
+GOLDEN_TOLERANCE = 0.03  # of a probability, in either
 FLOATS = re.compile(r"/(scale|stem|block[0-8]|pool|logit)_|^StatefulPartitionedCall")
 """Names of what LiteRT computes in floats all the same: the first blocks, with few channels, for their rounding moves
 the logit more than that of all others; the last layers (outputs are named after the call), which cost nothing (ADR 22).
@@ -79,13 +81,14 @@ def export_bundle(
     round_kernels(model)
     size = int(model.input_shape[1])
     content, kind = (convert_litert(model), SIXTEEN_BITS) if litert is None else (litert, EIGHT_BITS)
+    tolerance = PARITY_TOLERANCE if litert is None else INT8_PARITY_TOLERANCE
     reference = calibration.apply(keras_outputs(model, parity)[0])
     other = calibration.apply(litert_outputs(content, parity)[0])
     difference = float(np.max(np.abs(reference - other)))
     flips = sum(
         thresholds.classify(float(a)) != thresholds.classify(float(b)) for a, b in zip(reference, other, strict=True)
     )
-    if not difference <= PARITY_TOLERANCE or flips > most_flips(len(parity)):
+    if not difference <= tolerance or flips > most_flips(len(parity)):
         raise BundleError(
             f"LiteRT differs from Keras by up to {difference:.4f} with {flips} of {len(parity)} triage classes changed;"
             " the conversion is wrong, the bundle was not written"
@@ -113,11 +116,11 @@ def export_bundle(
             "cases": len(parity),
             "max_difference": difference,
             "triage_flips": flips,
-            "tolerance": PARITY_TOLERANCE,
+            "tolerance": tolerance,
         },
         "golden": {
             "probabilities": [round(float(p), 6) for p in calibration.apply(logits)],
-            "tolerance": PARITY_TOLERANCE,
+            "tolerance": GOLDEN_TOLERANCE,
             "map_tolerance": MAP_TOLERANCE if litert is None else INT8_MAP_TOLERANCE,
         },
     }
