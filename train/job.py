@@ -284,7 +284,6 @@ def export_and_judge(settings: Settings, plan: Plan, fitted: Fitted, seconds: fl
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     from edgerad.store import ObjectStore
-    from edgerad.telemetry import get_logger
     from serve.runtimes import load_keras
     from train.export import Provenance, convert_int8, export_bundle, round_kernels
 
@@ -322,16 +321,23 @@ def export_and_judge(settings: Settings, plan: Plan, fitted: Fitted, seconds: fl
         )
 
     round_kernels(model)
-    try:
-        bundle = export(convert_int8(model, examples))
-    except BundleError as error:
-        get_logger("core").warning("the candidate serves in floats, more slowly", reason=str(error))
-        bundle = export(None)
+    bundle = in_eight_bits(export, convert_int8(model, examples))
     decision = judge(parent, bundle, frozen, inputs, labels, settings.train.promote_confidence)
     seen, truth = read_inputs(store, plan.held_out, parent.manifest.input_size)
     held_out = promote.describe(truth, _probabilities(parent, seen), _probabilities(bundle, seen))
     decision = replace(decision, figures={**decision.figures, "held_out": held_out})
     return Outcome(candidate, bundle.digest, decision, fitted.losses, fitted.unreadable)
+
+
+def in_eight_bits(export: Callable[[bytes | None], Bundle], litert: bytes) -> Bundle:
+    """Export a LiteRT model of eight bits, or, where these do not give what the network gives, one of floats."""
+    from edgerad.telemetry import get_logger
+
+    try:
+        return export(litert)
+    except BundleError as error:
+        get_logger("core").warning("the candidate serves in floats, more slowly", reason=str(error))
+        return export(None)
 
 
 def frozen_inputs(

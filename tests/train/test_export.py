@@ -13,6 +13,7 @@ from serve.triage import Thresholds
 from tests.train.tiny import SIDE, build_tiny, planted
 from train import export
 from train.export import Provenance, export_bundle, keras_outputs, litert_outputs, round_kernels, weights_archive
+from train.job import in_eight_bits
 from train.phantoms import phantom_cases, phantom_specs
 
 pytestmark = pytest.mark.tf
@@ -171,3 +172,20 @@ def test_triage_classes_that_flip_give_no_bundle_however_small_the_difference(
             model, tmp_path / "bundle", Provenance("pneumonia", TRAINING, {}), golden=inputs[:2], parity=inputs,
             key=None, thresholds=Thresholds("narrow/1", 0.501, 0.2),
         )  # fmt: skip
+
+
+def test_a_candidate_that_eight_bits_change_is_exported_in_floats(capsys: pytest.CaptureFixture[str]) -> None:
+    tries: list[bytes | None] = []
+    made: Any = object()
+
+    def make(litert: bytes | None) -> Any:
+        tries.append(litert)
+        if litert == b"coarse":
+            raise BundleError("LiteRT differs from Keras by up to 0.2000")
+        return made
+
+    assert in_eight_bits(make, b"coarse") is made
+    assert tries == [b"coarse", None]
+    assert "differs from Keras by up to 0.2000" in capsys.readouterr().out
+    assert in_eight_bits(make, b"fine") is made
+    assert tries[2:] == [b"fine"]
