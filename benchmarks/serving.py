@@ -3,7 +3,7 @@
 `python -m benchmarks.serving` prints JSON. Who is compared takes turns, all in one run:
 
 - limit: `benchmarks.bare`, on all cores; limit_with_fetch: each image fetched as replicas do; bare: on one thread
-- serve: replicas through the Serve handle, 16 images a call, fetched from the embedded store: as files, or with --http
+- serve: replicas through the Serve handle, in calls as ingest's, fetched from the embedded store: as files, or --http
 - pipeline: Kafka record to assessment in the database, by a whole running edge
 - fastapi and reference: `benchmarks.peers`
 """

@@ -41,6 +41,8 @@ FLOATS = re.compile(r"/(scale|stem|block[0-8]|pool|logit)_|^StatefulPartitionedC
 """Names of what LiteRT computes in floats all the same: the first blocks, with few channels, for their rounding moves
 the logit more than that of all others; the last layers (outputs are named after the call), which cost nothing (ADR 22).
 """
+EXAMPLES = 100
+"""Cases trained on by which the ranges of activations in eight bits are chosen."""
 EIGHT_BITS, SIXTEEN_BITS = "int8 from block9", "float16"
 MAX_FLIPS = 0.005  # share of triage classes that may differ between the runtimes
 DEFAULT_CALIBRATION = Calibration("identity/1")

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 WorkerLoop = Callable[[dict[str, Any], dict[str, bytes]], None]
 STATE_FILE = "state.npz"
-EXAMPLES = 100
-"""Cases trained on by which the ranges of activations in eight bits are chosen."""
 CHECKPOINTS = "training/"
 """Prefix of Ray Train's own files in the core's store, a folder a run; it is removed when the run has ended."""
 
@@ -285,7 +283,7 @@ def export_and_judge(settings: Settings, plan: Plan, fitted: Fitted, seconds: fl
 
     from edgerad.store import ObjectStore
     from serve.runtimes import load_keras
-    from train.export import Provenance, convert_int8, export_bundle, round_kernels
+    from train.export import EXAMPLES, Provenance, convert_int8, export_bundle, round_kernels
 
     parent = load_bundle(plan.parent, {}, verify=False)
     model = load_keras(parent)

@@ -25,6 +25,7 @@ from train.dataset import LABELS, CaseBatches, Cases, join, kermany_patient, loa
 from train.evaluate import evaluate, wilson
 from train.export import (
     DEFAULT_THRESHOLDS,
+    EXAMPLES,
     Provenance,
     convert_int8,
     export_bundle,
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 SEED = 20260
 VALIDATION_SHARE = 0.08
 CAUGHT = 0.75  # of the errors, among the unknown of the validation cases; at a hospital 0.6 is asked for
-EXAMPLES = 100
-"""Training cases by which the ranges of activations in eight bits are chosen."""
 TRAIN_SCANNERS = ("standard", "standard", "portable")
 ATTRIBUTION = [
     "Chest radiographs: D. Kermany, K. Zhang, M. Goldbaum, Labeled Optical Coherence Tomography (OCT) and Chest X-Ray "
