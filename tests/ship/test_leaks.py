@@ -25,17 +25,17 @@ from edgerad.telemetry import configure_logging, get_logger
 from ship import headers
 from tests.ship.conftest import World
 
-KEY = "Okafor_Anna/HX-99887_19530201/scan.dcm"
-VALUES = ("okafor", "anna", "99887", "19530201", "1953-02-01", "northfield", "balogun", "a7733")
+KEY = "Okafor_Anna/HX-9988776655_19530201/scan.dcm"
+VALUES = ("okafor", "anna", "9988776655", "19530201", "1953-02-01", "northfield", "balogun", "ax77330042")
 
 
 def named(data: bytes, **attributes: Any) -> bytes:
     """The image of somebody whose values are known here."""
     dataset = dcmread(io.BytesIO(data))
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = "Okafor^Anna", "HX-99887", "19530201"
+    dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = "Okafor^Anna", "HX-9988776655", "19530201"
     dataset.InstitutionName, dataset.ReferringPhysicianName = "Northfield", "Balogun^Femi"
-    dataset.AccessionNumber = "A7733"
+    dataset.AccessionNumber = "AX77330042"
     for keyword, value in attributes.items():
         setattr(dataset, keyword, value)
     buffer = io.BytesIO()

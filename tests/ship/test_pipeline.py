@@ -92,7 +92,7 @@ def test_what_ray_writes_down_tells_of_no_patient(world: World, ray_cluster: Non
 
     data = named(to_dicom(render(random_spec(1, size=320))))
     for place, content in (("good", data), ("raises", data), ("junk", b"Okafor^Anna 19530201")):
-        world.arrive(content, f"Okafor_Anna/HX-99887_19530201/{place}.dcm")
+        world.arrive(content, f"Okafor_Anna/HX-9988776655_19530201/{place}.dcm")
     command = ("env", f"POISON_FOLDER={tmp_path}", sys.executable, POISONED)
     outcomes = list(pipeline.run(job_settings(world, tmp_path), pipeline.queued(world.database, now(), 10), command))
     assert sorted(getattr(outcome, "reason", "sealed") for outcome in outcomes) == [
