@@ -64,7 +64,7 @@ class Runtime(Protocol):
 class LiteRtRuntime:
     """LiteRT with its XNNPACK kernels, one image at a time: batches are no faster on a CPU.
 
-    An interpreter takes one call at a time, so there is one for each (24 MB).
+    An interpreter takes one call at a time, so there is one for each (10 MB).
     """
 
     name = "litert"
