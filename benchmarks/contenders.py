@@ -124,25 +124,17 @@ def convert(bundle: Bundle, calibration: Inputs, folder: Path) -> list[str]:
 
     `calibration` are training images, by which int8 activations get their ranges.
     """
-    import keras
     import tensorflow as tf
 
     from serve.runtimes import load_keras, with_map
-    from train.export import convert_litert
+    from train.export import convert_litert, save
 
     model = load_keras(bundle)
     (folder / FLOAT).write_bytes(convert_litert(model))
     view, size = with_map(model), bundle.manifest.input_size
 
-    def save(path: Path, batch: int | None) -> None:
-        archive = keras.export.ExportArchive()
-        archive.track(view)
-        signature = [tf.TensorSpec((batch, size, size, 1), tf.float32, name="image")]
-        archive.add_endpoint("serve", lambda images: view(images, training=False), input_signature=signature)
-        archive.write_out(str(path), verbose=False)
-
-    save(folder / SAVED, None)
-    save(folder / "one", 1)
+    save(model, str(folder / SAVED), None)
+    save(model, str(folder / "one"), 1)
     for file, full in ((DYNAMIC, False), (INT8, True)):
         converter: Any = tf.lite.TFLiteConverter.from_saved_model(str(folder / "one"))
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -37,13 +37,16 @@ slope of 1.4 follows) and in eight bits (.034 was seen in one of 480 cases of a 
 MAP_TOLERANCE, INT8_MAP_TOLERANCE = 0.02, 0.05
 """Of the range of an activation map, of golden cases."""
 GOLDEN_TOLERANCE = 0.03  # of a probability, in either
-FLOATS = re.compile(r"/(scale|stem|block[0-8]|pool|logit)_|^StatefulPartitionedCall")
+FLOAT_BLOCKS = 9
+FLOATS = re.compile(
+    rf"/(scale|stem|{'|'.join(f'block{i}' for i in range(FLOAT_BLOCKS))}|pool|logit)_|^StatefulPartitionedCall"
+)
 """Names of what LiteRT computes in floats all the same: the first blocks, with few channels, for their rounding moves
 the logit more than that of all others; the last layers (outputs are named after the call), which cost nothing (ADR 22).
 """
 EXAMPLES = 100
 """Cases trained on by which the ranges of activations in eight bits are chosen."""
-EIGHT_BITS, SIXTEEN_BITS = "int8 from block9", "float16"
+EIGHT_BITS, SIXTEEN_BITS = f"int8 from block{FLOAT_BLOCKS}", "float16"
 MAX_FLIPS = 0.005  # share of triage classes that may differ between the runtimes
 DEFAULT_CALIBRATION = Calibration("identity/1")
 DEFAULT_THRESHOLDS = Thresholds("0.80-0.20/1")
@@ -207,21 +210,25 @@ def convert_int8(model: keras.Model, examples: Inputs) -> bytes:
 
 @contextmanager
 def _saved(model: keras.Model) -> Iterator[str]:
-    """Give a folder with the model and its map as a SavedModel for one image."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, folder, 1)
+        yield folder
+
+
+def save(model: keras.Model, folder: str, batch: int | None) -> None:
+    """Write the model and its map to a folder as a SavedModel for `batch` images; None: for any number."""
     import keras
     import tensorflow as tf
 
     size, view = int(model.input_shape[1]), with_map(model)
-    with tempfile.TemporaryDirectory() as folder:
-        archive = keras.export.ExportArchive()
-        archive.track(view)
-        archive.add_endpoint(
-            "serve",
-            lambda images: view(images, training=False),
-            input_signature=[tf.TensorSpec((1, size, size, 1), tf.float32, name="image")],
-        )
-        archive.write_out(folder, verbose=False)
-        yield folder
+    archive = keras.export.ExportArchive()
+    archive.track(view)
+    archive.add_endpoint(
+        "serve",
+        lambda images: view(images, training=False),
+        input_signature=[tf.TensorSpec((batch, size, size, 1), tf.float32, name="image")],
+    )
+    archive.write_out(folder, verbose=False)
 
 
 def keras_outputs(model: keras.Model, inputs: Inputs, batch_size: int = 8) -> tuple[Floats, Maps]:
