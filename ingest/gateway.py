@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
-from edgerad import ids
 from edgerad.sections import GatewaySettings
 from edgerad.store import ObjectStore, StoreError
 from edgerad.telemetry import get_logger
-from ingest.events import PoisonedRecord, parse
+from ingest import events
+from ingest.events import PoisonedRecord
 from ingest.stow import StowError, store_parts
 
 if TYPE_CHECKING:
@@ -150,34 +150,12 @@ def _out_of_sns(body: bytes, topics: Sequence[str]) -> bytes | None:
 
 
 def split(body: bytes) -> list[tuple[str, bytes]]:
-    """Return (Kafka key, value) of each S3 record of a message, so that each study keeps to its partition.
-
-    Raises 400 for what is no S3 event. An entry that names no object goes with the others, to be a dead letter: a
-    refusal would have the store send the whole message again for ever.
-    """
+    """Return (Kafka key, record) of each event of a message; raises 400 for what is no S3 event. See `events.split`."""
     try:
-        parse(body)
-        content = json.loads(body)
-    except (PoisonedRecord, ValueError) as error:
+        records = events.split(body)
+    except PoisonedRecord as error:
         raise HTTPException(400, f"no S3 event: {error}") from None
-    records = content.get("Records") or []
-    studies = [_study(record) for record in records]
-    if records and not any(studies):
-        raise HTTPException(400, "no S3 event: no record names an object")
-    if len(records) <= 1:
-        return [(studies[0] or UNNAMED if studies else UNNAMED, body)]
-    rest = {name: value for name, value in content.items() if name not in {"Records", "Key"}}
-    return [
-        (study or UNNAMED, json.dumps({**rest, "Records": [record]}).encode())
-        for study, record in zip(studies, records, strict=True)
-    ]
-
-
-def _study(record: Any) -> str | None:
-    try:
-        return ids.study_key(str(record["s3"]["object"]["key"]))
-    except (KeyError, TypeError, UnicodeEncodeError):
-        return None
+    return [(study or UNNAMED, record) for study, record in records]
 
 
 class GatewayActor:

@@ -1,7 +1,9 @@
-"""S3 events as AWS, Ceph and MinIO send them, and what no store would send: each is read, ignored or named poisoned.
+"""S3 events as stores send them, and what no store would send: each is read, ignored or named poisoned.
 
 Ceph's samples were recorded from a RADOS gateway (16.2); those of AWS and MinIO follow their documented structure
-(Amazon S3 User Guide, "Event message structure"; MinIO, "Bucket notifications").
+(Amazon S3 User Guide, "Event message structure" and "EventBridge event message structure"; MinIO, "Bucket
+notifications"), those of NooBaa, RustFS and CubeFS the fields that their public source writes. The envelopes of SNS and
+SQS follow AWS's documentation.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import base64
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgerad import ids
-from ingest.events import BINARY, Created, ParsedEvents, PoisonedRecord, Removed, parse, sweep_record, to_bytes, to_text
+from ingest.dialects import DIALECTS
+from ingest.envelopes import DEPTH
+from ingest.events import (
+    BINARY,
+    Created,
+    ParsedEvents,
+    PoisonedRecord,
+    Removed,
+    parse,
+    split,
+    sweep_record,
+    to_bytes,
+    to_text,
+)
 
 SAMPLES = Path(__file__).parent / "samples"
 KEY = "site a/pat 0+ü.dcm"
@@ -28,6 +44,9 @@ AWS_PUT = Created("xray", KEY, PUT, None, 1000, datetime(2026, 11, 24, 9, 15, 5,
 AWS_VERSION, CEPH_VERSION = "3HL4kqtJlcpXroDTDmJ.rmSpXd3dIbrH", "9fyt2NMaC5bHHYGRYyR69tklD.kibTx"
 AWS_PARTS = Created("xray", "mp.dcm", f"{PARTS}-4", AWS_VERSION, 52428800, AWS_PUT.at)
 CEPH_AT = datetime(2026, 11, 25, 15, 55, tzinfo=UTC)
+TO_THE_SECOND = AWS_PUT.at.replace(microsecond=0) if AWS_PUT.at else None
+BRIDGE_PARTS = replace(AWS_PARTS, at=TO_THE_SECOND)
+UNDESCRIBED = replace(AWS_PUT, etag="", size=None)
 CONTRACT = {
     "aws_put": ParsedEvents(created=[AWS_PUT]),
     "aws_multipart": ParsedEvents(created=[AWS_PARTS]),
@@ -59,6 +78,27 @@ CONTRACT = {
     ),
     "minio_removed": ParsedEvents(removed=[Removed("xray", KEY)]),
     "minio_retention": ParsedEvents(ignored=["other-event"]),
+    "noobaa_put": ParsedEvents([UNDESCRIBED]),
+    "noobaa_host_put": ParsedEvents([UNDESCRIBED]),
+    "noobaa_multipart": ParsedEvents([replace(UNDESCRIBED, key="mp.dcm", version_id="nbver-17")]),
+    "noobaa_removed": ParsedEvents(removed=[Removed("xray", KEY)]),
+    "noobaa_lifecycle": ParsedEvents(removed=[Removed("xray", KEY)]),
+    "noobaa_tagging": ParsedEvents(ignored=["other-event"]),
+    "noobaa_test": ParsedEvents(ignored=["test-event"]),
+    "rustfs_put": ParsedEvents([AWS_PUT]),
+    "rustfs_wrapped_put": ParsedEvents([AWS_PUT]),
+    "rustfs_removed": ParsedEvents(removed=[Removed("xray", KEY)]),
+    "rustfs_accessed": ParsedEvents(ignored=["other-event"]),
+    "cubefs_put": ParsedEvents([AWS_PUT]),
+    "cubefs_folder": ParsedEvents(ignored=["folder"]),
+    "cubefs_removed": ParsedEvents(removed=[Removed("xray", KEY)]),
+    "eventbridge_put": ParsedEvents([replace(AWS_PUT, at=TO_THE_SECOND)]),
+    "eventbridge_multipart": ParsedEvents([BRIDGE_PARTS]),
+    "eventbridge_deleted": ParsedEvents(removed=[Removed("xray", KEY)]),
+    "eventbridge_restore": ParsedEvents(ignored=["other-event"]),
+    "sqs_lambda": ParsedEvents([AWS_PUT, BRIDGE_PARTS], poisoned=["not-json"]),
+    "sqs_received": ParsedEvents([AWS_PUT]),
+    "sns_lambda": ParsedEvents([AWS_PUT]),
 }
 
 
@@ -70,7 +110,8 @@ def sample(name: str) -> Any:
 def with_object(name: str = "ceph_put", **changes: Any) -> bytes:
     """Return a sample as a record with the described object changed."""
     content = sample(name)
-    content["Records"][0]["s3"]["object"].update(changes)
+    described = content["detail"]["object"] if "detail" in content else content["Records"][0]["s3"]["object"]
+    described.update(changes)
     return json.dumps(content).encode()
 
 
@@ -92,9 +133,14 @@ def test_every_sample_is_in_the_contract() -> None:
     assert {path.stem for path in SAMPLES.glob("*.json")} == set(CONTRACT)
 
 
+def test_every_dialect_has_samples() -> None:
+    sampled = {name.partition("_")[0] for name in CONTRACT}
+    assert {dialect.name for dialect in DIALECTS} - {"sweep"} <= sampled
+
+
 def test_one_object_has_one_identity_in_every_dialect() -> None:
-    images = [parse((SAMPLES / f"{store}_put.json").read_bytes()).created[0].image("kafka") for store in
-              ("aws", "ceph", "minio")]  # fmt: skip
+    stores = ("aws", "ceph", "minio", "rustfs", "rustfs_wrapped", "cubefs", "eventbridge")
+    images = [parse((SAMPLES / f"{store}_put.json").read_bytes()).created[0].image("kafka") for store in stores]
     found = parse(sweep_record("xray", KEY, PUT, 1000, None)).created[0].image("sweep")
     assert {image.image_id for image in (*images, found)} == {ids.image_id("xray", KEY, PUT)}
 
@@ -105,6 +151,10 @@ def test_one_object_has_one_identity_in_every_dialect() -> None:
         ("aws", "a+b%2Bc/%25.dcm", "a b+c/%.dcm"),
         ("minio", "a+b%2Bc%2F%25.dcm", "a b+c/%.dcm"),
         ("ceph", "a+b%2Bc/%25.dcm", "a+b%2Bc/%25.dcm"),
+        ("noobaa", "a+b%2Bc/%25.dcm", "a+b%2Bc/%25.dcm"),
+        ("rustfs", "a+b%2Bc%2F%25.dcm", "a b+c/%.dcm"),
+        ("cubefs", "a+b%2Bc%2F%25.dcm", "a b+c/%.dcm"),
+        ("eventbridge", "a+b%2Bc/%25.dcm", "a+b%2Bc/%25.dcm"),
     ],
 )
 def test_keys_are_decoded_as_their_store_encodes_them(store: str, written: str, key: str) -> None:
@@ -168,6 +218,16 @@ def test_what_is_no_event_is_poisoned_as_a_whole(record: bytes, reason: str) -> 
         (with_object(eTag="a\0"), "malformed-entry"),
         (with_object(versionId=["v"]), "malformed-entry"),
         (with_object(versionId="v" * 256), "malformed-entry"),
+        (with_entry(eventSource="sgws:s3", eventVersion="2.3", awsRegion=None), "unknown-event-source"),
+        (with_entry(eventSource="other:s3", awsRegion=None), "unknown-event-source"),
+        (with_object("noobaa_put", key=""), "malformed-entry"),
+        (with_object("rustfs_put", key="a%FFb"), "malformed-entry"),
+        (with_object("cubefs_put", key="%00"), "malformed-entry"),
+        (with_object("eventbridge_put", key=None), "malformed-entry"),
+        (with_object("eventbridge_put", etag=17), "malformed-entry"),
+        (json.dumps({**sample("eventbridge_put"), "version": "1"}).encode(), "unknown-event-version"),
+        (json.dumps({**sample("eventbridge_put"), "detail": None}).encode(), "malformed-entry"),
+        (json.dumps({**sample("eventbridge_put"), "detail": {"object": {"key": "a"}}}).encode(), "malformed-entry"),
     ],
 )
 def test_an_entry_without_sense_is_poisoned(record: bytes, reason: str) -> None:
@@ -209,6 +269,75 @@ def test_a_time_is_kept_as_utc_when_it_is_one(time: object, read: datetime | Non
 
 def test_a_missing_etag_is_left_for_the_store_to_tell() -> None:
     assert [parse(with_object(eTag=etag)).created[0].etag for etag in ("", None, '"quoted"')] == ["", "", "quoted"]
+
+
+@pytest.mark.parametrize("name", ["ceph_put", "minio_put", "noobaa_put"])
+def test_the_version_of_an_unversioned_object_is_none(name: str) -> None:
+    assert parse(with_object(name, versionId="null")).created[0].version_id is None
+
+
+def test_a_missing_etag_of_eventbridge_is_left_for_the_store_to_tell() -> None:
+    assert [parse(with_object("eventbridge_put", etag=etag)).created[0].etag for etag in (None, "")] == ["", ""]
+
+
+@pytest.mark.parametrize(("depth", "read"), [(DEPTH - 1, [AWS_PUT]), (DEPTH, None)])
+def test_envelopes_are_opened_to_a_fixed_depth(depth: int, read: list[Created] | None) -> None:
+    body = (SAMPLES / "aws_put.json").read_text(encoding="utf-8")
+    for _ in range(depth):
+        body = json.dumps({"Type": "Notification", "TopicArn": "arn", "Message": body})
+    if read is None:
+        with pytest.raises(PoisonedRecord):
+            parse(body.encode())
+    else:
+        assert parse(body.encode()).created == read
+
+
+STUDY = ids.study_key(KEY)
+
+
+@pytest.mark.parametrize(
+    ("name", "studies"),
+    [
+        *((name, [STUDY]) for name in CONTRACT if name.endswith("_put")),
+        ("ceph_put_versioned", [STUDY]),
+        ("minio_retention", [STUDY]),
+        ("eventbridge_deleted", [STUDY]),
+        ("sqs_received", [STUDY]),
+        ("sns_lambda", [STUDY]),
+        ("sqs_lambda", [STUDY, None, ids.study_key("mp.dcm")]),
+        ("aws_several", [STUDY, ids.study_key("mp.dcm"), ids.study_key("old.dcm"), STUDY]),
+        ("aws_test", [None]),
+        ("noobaa_test", [None]),
+    ],
+)
+def test_a_message_is_split_by_the_study_that_each_event_names(name: str, studies: list[str | None]) -> None:
+    body = (SAMPLES / f"{name}.json").read_bytes()
+    records = split(body)
+    assert [study for study, _ in records] == studies
+    if len(records) == 1:
+        assert records[0][1] == body
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACT))
+def test_the_parts_of_a_message_say_what_the_message_says(name: str) -> None:
+    together = ParsedEvents()
+    for _, record in split((SAMPLES / f"{name}.json").read_bytes()):
+        try:
+            parsed = parse(record)
+        except PoisonedRecord as poisoned:
+            parsed = ParsedEvents(poisoned=[poisoned.reason])
+        together.created += parsed.created
+        together.removed += parsed.removed
+        together.ignored += parsed.ignored
+        together.poisoned += parsed.poisoned
+    assert together == CONTRACT[name]
+
+
+def test_the_event_of_an_unknown_store_keeps_to_its_study_and_one_without_a_name_is_refused() -> None:
+    assert [study for study, _ in split(with_entry(eventSource="other:s3"))] == [STUDY]
+    for body in (b'{"Records": [null]}', b'{"Records": [{"s3": {}}]}', b'{"hello": 1}', b"[]", b"{"):
+        with pytest.raises(PoisonedRecord):
+            split(body)
 
 
 def _places(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
