@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 Seconds = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?"
+"""A host name or an address (IPv6 in brackets), and a port where there is one: what a Host header may hold."""
 
 
 class Section(BaseModel):
@@ -275,6 +277,11 @@ class DashboardSettings(Section):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(8501, description="Port; 0 takes a free one.")
     refresh: Seconds = Field(5.0, description="Seconds between refreshes of a page's figures.")
+    allowed_hosts: tuple[Annotated[str, Field(pattern=f"^{HOST}$")], ...] = Field(
+        (),
+        description="Host names (NAME or NAME:PORT) that the dashboard answers to besides its own address and "
+        "localhost, such as the name of a reverse proxy.",
+    )
 
 
 class TelemetrySettings(Section):
