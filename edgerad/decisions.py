@@ -1,7 +1,8 @@
-"""What people decide: acknowledge, review, label. Append-only, audited, and the first acknowledgement counts."""
+"""What people decide: acknowledge an alert or withdraw that, review, label. Append-only and audited."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import select, update
@@ -53,8 +54,35 @@ def acknowledge(database: Database, alert_id: str, person: str) -> bool:
                 msg = "there is no such alert; reload the worklist"
                 raise DecisionError(msg)
             return False
-        session.add(AlertEvent(alert_id=alert_id, kind="acknowledged", channel="dashboard"))
+        session.add(AlertEvent(alert_id=alert_id, kind="acknowledged", channel="dashboard", person=person))
         ledger.audit(session, ACTOR + person, "alert-acknowledged", alert_id, {})
+    return True
+
+
+def withdraw_acknowledgement(
+    database: Database, alert_id: str, person: str, reason: str, *, seen: datetime | None = None
+) -> bool:
+    """Open an acknowledged alert again; return False, and change nothing, when somebody was faster.
+
+    It escalates as if it had never been acknowledged, by the time since it was opened, and is sent at once. `seen` is
+    the time of the acknowledgement that the person saw: another one, given since, stays. The reason is free text that
+    may hold patient data: it is kept with the alert's events and not in the audit. Raises DecisionError.
+    """
+    person, reason = named(person), reason.strip()
+    if not reason or len(reason) > COMMENT_LIMIT:
+        msg = f"say why you withdraw the acknowledgement (1 to {COMMENT_LIMIT} characters)"
+        raise DecisionError(msg)
+    with database.write() as session:
+        alert = session.get(Alert, alert_id, with_for_update=True)
+        if alert is None:
+            msg = "there is no such alert; reload the page"
+            raise DecisionError(msg)
+        if alert.state != "acknowledged" or seen not in (None, alert.acknowledged_at):
+            return False
+        alert.state, alert.attempts, alert.next_attempt_at = "open", 0, None
+        alert.acknowledged_at = alert.acknowledged_by = None
+        session.add(AlertEvent(alert_id=alert_id, kind="reopened", channel="dashboard", person=person, comment=reason))
+        ledger.audit(session, ACTOR + person, "acknowledgement-withdrawn", alert_id, {})
     return True
 
 

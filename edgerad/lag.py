@@ -11,7 +11,8 @@ import time
 
 KV_NAMESPACE = "edgerad-lag"
 STALE_AFTER_S = 15.0
-"""A reading older than this is of an actor that is gone: it must not hold replicas up for ever."""
+"""An older reading comes from an actor that is gone, one from the future from a clock that was ahead: neither may hold
+replicas up."""
 
 
 def publish(source: str, lag: int) -> None:
@@ -32,5 +33,5 @@ def read() -> int | None:
 def total(values: list[bytes], at: float) -> int | None:
     """Return the sum of those readings that are fresh at time `at` (seconds since the epoch), or None."""
     readings = [json.loads(value) for value in values]
-    fresh = [int(reading["lag"]) for reading in readings if at - reading["at"] < STALE_AFTER_S]
+    fresh = [int(reading["lag"]) for reading in readings if abs(at - reading["at"]) < STALE_AFTER_S]
     return sum(fresh) if fresh else None

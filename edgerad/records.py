@@ -137,7 +137,12 @@ class Alert(Record):
 
 
 class AlertEvent(Record):
-    """What happened to an alert (opened, sent, failed, escalated, acknowledged); append-only."""
+    """What happened to an alert; append-only.
+
+    `kind` is opened, sent, failed, escalated, acknowledged, reopened (an acknowledgement was withdrawn) or clock (the
+    time it was opened at was corrected). `person` took the decision; `comment` is that person's own text, which may
+    hold patient data and stays in this database.
+    """
 
     __tablename__ = "alert_event"
     alert_event_id: Mapped[int] = mapped_column(Identity, primary_key=True, autoincrement=True)
@@ -145,6 +150,8 @@ class AlertEvent(Record):
     kind: Mapped[str] = mapped_column(String(16))
     channel: Mapped[str] = mapped_column(String(32))
     detail: Mapped[str] = mapped_column(String(255), default="")
+    person: Mapped[str | None] = mapped_column(String(64))
+    comment: Mapped[str] = mapped_column(Text, default="", server_default="")
     at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from edgerad import ledger
+from edgerad import clock, ledger
 from edgerad.database import Database
 from edgerad.records import Alert, AlertEvent, Outbox, now
 from edgerad.sections import NotifySettings
@@ -70,13 +70,17 @@ def _note(
             ("failed", name, str(failure)) if failure else ("sent", name, "") for name, failure in failures.items()
         ]
         is_open = alert.state == "open"  # or a person was faster: then what was sent is noted, and nothing follows
-        if is_open and notice.level > alert.level:
-            events.insert(0, ("escalated", "clock", f"level {notice.level}"))
-            alert.level = notice.level
+        if is_open:
+            if clock.is_ahead(alert.opened_at, at):
+                events.insert(0, ("clock", "clock", "opened in the future: it counts from now"))
+                alert.opened_at = at
+            if notice.level > alert.level:
+                events.insert(0, ("escalated", "clock", f"level {notice.level}"))
+            alert.level = notice.level  # lower than before when the clock was ahead
         for kind, channel, detail in events:
             session.add(AlertEvent(alert_id=alert.alert_id, kind=kind, channel=channel, detail=detail))
-        if not is_open:
-            return
+        if not is_open or alerts.reopened(session, alert.alert_id) != notice.reopened:
+            return  # one that was acknowledged and opened again during the call stays due at once
         alert.next_attempt_at = alerts.next_level_at(alert.opened_at, at, settings)
         if any(failures.values()):
             alert.attempts = notice.attempts + 1

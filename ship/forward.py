@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
-from sqlalchemy import or_, select
+from sqlalchemy import select
 
-from edgerad import envelope, ledger
+from edgerad import clock, envelope, ledger
 from edgerad.parcels import (
     MAX_MANIFEST_BYTES,
     RECEIPT,
@@ -315,9 +315,8 @@ def retry_after(attempts: int, settings: ShipSettings, jitter: float | None = No
 
 
 def due(at: datetime) -> ColumnElement[bool]:
-    """Return the condition that a shipment's pause is over, or of a clock that was wrong."""
-    attempt = Shipment.next_attempt_at
-    return or_(attempt.is_(None), attempt <= at, attempt > at + 2 * LONGEST_HOLD)
+    """Return the condition that a shipment's pause is over, or was stored by a clock that was ahead."""
+    return clock.due(Shipment.next_attempt_at, at, 2 * LONGEST_HOLD)
 
 
 def _audit(session: Session, edge_id: str, shipment: Shipment, at: datetime) -> None:

@@ -39,8 +39,9 @@ class Webhook:
             {"type": "alert.open", "timestamp": notice.payload["opened_at"], "data": notice.payload},
             separators=(",", ":"),
         ).encode()
-        # The id stays the same for repeats of one level, so that a receiver can drop what it has seen.
-        identity = f"{notice.alert_id}_{notice.level}"
+        # The id stays the same for repeats of one level, so that a receiver can drop what it has seen. An alert that
+        # was opened again has new ids: else a receiver would drop it as known.
+        identity = f"{notice.alert_id}_{notice.level}" + (f"_{notice.reopened}" if notice.reopened else "")
         try:
             answer = self._client.post(self._url, content=body, headers=headers(identity, body, self._key))
         except httpx.HTTPError as error:

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from edgerad import ledger
+import edgerad
+from edgerad import decisions, ledger
 from edgerad.database import Database, insert_new
-from edgerad.records import APPEND_ONLY, Audit, ComponentStatus, Image, Record
+from edgerad.records import APPEND_ONLY, AlertEvent, Audit, ComponentStatus, Image, Record
 from edgerad.settings import SettingsError
 
 
@@ -36,6 +39,54 @@ def test_upgrading_again_changes_nothing_and_models_match_the_schema(database: D
     database.upgrade()
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Record.metadata) == []
+
+
+def test_a_filled_database_of_the_version_before_is_upgraded(tmp_database_url: str) -> None:
+    before = Database(tmp_database_url)
+    migrate(before, "0001")
+    with before.write() as session:
+        session.execute(
+            text(
+                "INSERT INTO image (image_id, bucket, key, source, state, header, registered_at)"
+                " VALUES ('i', 'b', 'k', 's', 'assessed', '{}', '2026-03-01 00:00:00')"
+            )
+        )
+        session.execute(
+            text(
+                "INSERT INTO assessment (assessment_id, image_id, finding, probability, logit, triage, model_digest,"
+                " calibration_version, threshold_version, role, runtime, seconds, assessed_at)"
+                " VALUES ('a', 'i', 'f', 0.9, 2, 'high', 'm', 'c', 't', 'primary', 'r', 1, '2026-03-01 00:00:00')"
+            )
+        )
+        session.execute(
+            text(
+                "INSERT INTO alert (alert_id, image_id, assessment_id, state, level, attempts, opened_at,"
+                " acknowledged_by) VALUES ('x', 'i', 'a', 'acknowledged', 0, 0, '2026-03-01 00:00:00', 'Ada')"
+            )
+        )
+        session.execute(
+            text(
+                "INSERT INTO alert_event (alert_id, kind, channel, detail, at)"
+                " VALUES ('x', 'acknowledged', 'dashboard', '', '2026-03-01 00:00:00')"
+            )
+        )
+    before.upgrade()
+    decisions.withdraw_acknowledgement(before, "x", "Ben", "wrong")
+    with before.read() as session:
+        found = [(row.kind, row.person, row.comment) for row in session.scalars(select(AlertEvent))]
+    assert found == [("acknowledged", None, ""), ("reopened", "Ben", "wrong")]
+    with pytest.raises(DBAPIError, match="append-only"), before.write() as session:
+        session.execute(update(AlertEvent).values(comment="other"))
+    before.close()
+
+
+def migrate(database: Database, revision: str) -> None:
+    """Bring an empty database to an older version of the schema."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(edgerad.__file__).parent / "migrations"))
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
 
 
 def test_append_only_tables_refuse_changes(database: Database) -> None:

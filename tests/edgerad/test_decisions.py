@@ -1,6 +1,8 @@
 """Decisions are append-only, audited without patient data, and a second click changes nothing; on both databases."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import select
@@ -65,6 +67,63 @@ def test_the_first_acknowledgement_stays(database: Database) -> None:
     assert verify(database) == (1, None)
 
 
+def test_an_acknowledgement_is_withdrawn_once_and_both_stay_in_the_history(database: Database) -> None:
+    alert = alert_id(database)
+    decisions.acknowledge(database, alert, "Dr. Ada")
+    assert decisions.withdraw_acknowledgement(database, alert, " Dr.  Ben ", " Doe, Jane: not my patient ")
+    assert not decisions.withdraw_acknowledgement(database, alert, "Dr. Cy", "me, too")
+    with database.read() as session:
+        row = session.get_one(Alert, alert)
+        events = [
+            (event.kind, event.person, event.comment)
+            for event in session.scalars(select(AlertEvent).order_by(AlertEvent.alert_event_id))
+        ]
+        trail = str([(entry.subject, entry.detail) for entry in session.scalars(select(Audit))])
+    assert (row.state, row.acknowledged_at, row.acknowledged_by) == ("open", None, None)
+    assert (row.attempts, row.next_attempt_at) == (0, None)
+    assert events == [
+        ("opened", None, ""),
+        ("acknowledged", "Dr. Ada", ""),
+        ("reopened", "Dr. Ben", "Doe, Jane: not my patient"),
+    ]
+    assert audits(database) == [
+        ("person:Dr. Ada", "alert-acknowledged", alert),
+        ("person:Dr. Ben", "acknowledgement-withdrawn", alert),
+    ]
+    assert "Doe" not in trail
+    assert verify(database) == (2, None)
+    assert decisions.acknowledge(database, alert, "Dr. Cy")
+
+
+def test_an_acknowledgement_that_was_given_meanwhile_is_not_withdrawn(database: Database) -> None:
+    alert = alert_id(database)
+    decisions.acknowledge(database, alert, "Dr. Ada")
+    with database.read() as session:
+        seen = session.get_one(Alert, alert).acknowledged_at
+    decisions.withdraw_acknowledgement(database, alert, "Dr. Ben", "wrong", seen=seen)
+    decisions.acknowledge(database, alert, "Dr. Cy")
+    assert not decisions.withdraw_acknowledgement(database, alert, "Dr. Dee", "wrong", seen=seen)
+    with database.read() as session:
+        assert session.get_one(Alert, alert).acknowledged_by == "Dr. Cy"
+
+
+def test_of_many_who_withdraw_at_once_one_does(database: Database) -> None:
+    alert = alert_id(database)
+    decisions.acknowledge(database, alert, "Dr. Ada")
+    together = threading.Barrier(6)
+
+    def withdraw(number: int) -> bool:
+        together.wait()
+        return decisions.withdraw_acknowledgement(database, alert, f"Dr. {number}", "wrong")
+
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(withdraw, range(6)))
+    assert done.count(True) == 1
+    with database.read() as session:
+        kinds = list(session.scalars(select(AlertEvent.kind).order_by(AlertEvent.alert_event_id)))
+    assert kinds == ["opened", "acknowledged", "reopened"]
+
+
 def test_reviews_are_kept_and_a_second_click_adds_none(database: Database) -> None:
     assert decisions.review(database, IMAGE.image_id, "positive", "Ada", "Doe, Jane: left base")
     assert not decisions.review(database, IMAGE.image_id, "positive", "Ada", "Doe, Jane: left base")
@@ -119,6 +178,13 @@ def test_a_decision_that_cannot_be_taken_says_why_and_writes_nothing(database: D
         decisions.acknowledge(database, alert, "x" * 58)
     with pytest.raises(DecisionError, match="no such alert"):
         decisions.acknowledge(database, "none", "Ada")
+    with pytest.raises(DecisionError, match="no such alert"):
+        decisions.withdraw_acknowledgement(database, "none", "Ada", "why")
+    with pytest.raises(DecisionError, match="say who you are"):
+        decisions.withdraw_acknowledgement(database, alert, "", "why")
+    for reason in (" \n", "x" * 2001):
+        with pytest.raises(DecisionError, match="say why"):
+            decisions.withdraw_acknowledgement(database, alert, "Ada", reason)
     with pytest.raises(DecisionError, match="positive, negative, unsure"):
         decisions.review(database, IMAGE.image_id, "maybe", "Ada")
     with pytest.raises(DecisionError, match="no such assessment"):

@@ -24,6 +24,11 @@ def test_a_reading_of_one_that_is_gone_holds_nothing_up() -> None:
     assert lag.total([old], 100.0 + lag.STALE_AFTER_S - 0.1) == 1000
 
 
+def test_a_reading_from_the_future_does_not_count() -> None:
+    ahead = json.dumps({"lag": 1000, "at": 36_100.0}).encode()
+    assert lag.total([ahead], 100.0) is None, "the clock was 10 h ahead when it was written"
+
+
 def test_without_readings_there_is_no_lag() -> None:
     assert lag.total([], 1.0) is None
 

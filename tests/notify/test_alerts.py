@@ -168,7 +168,7 @@ def test_what_is_told_has_its_origin_and_no_patient(database: Database) -> None:
     payload = phone.payloads[0]
     assert set(payload) == {
         "alert_id", "image_id", "finding", "probability", "triage", "model_digest", "calibration_version",
-        "threshold_version", "opened_at", "level",
+        "threshold_version", "opened_at", "level", "reopened",
     }  # fmt: skip
     assert (payload["model_digest"], payload["calibration_version"], payload["threshold_version"]) == (
         MODEL, "cal-7", "thr-9",
@@ -182,6 +182,94 @@ def test_zero_means_never_again(database: Database) -> None:
     calm = NotifySettings(escalate_after=0)
     assert step(database, [phone], calm, START + timedelta(seconds=3)) == 3
     assert step(database, [phone], calm, START + timedelta(days=3000)) == 0
+
+
+def test_a_withdrawn_acknowledgement_is_told_at_once_and_escalates_since_the_alert_was_opened(
+    database: Database,
+) -> None:
+    phone = Phone()
+    first = opened(database)[0].alert_id
+    at = START + timedelta(seconds=10)
+    step(database, [phone], SETTINGS, at)
+    decisions.acknowledge(database, first, "Ada")
+    assert step(database, [phone], SETTINGS, at + timedelta(seconds=1)) == 0
+    decisions.withdraw_acknowledgement(database, first, "Ben", "Doe, Jane: the wrong patient")
+    assert step(database, [phone], SETTINGS, at + timedelta(seconds=2)) == 1
+    assert phone.heard[-1] == (first, 0)
+    assert phone.payloads[-1]["reopened"] == 1
+    assert "Doe" not in str(phone.payloads)
+    assert step(database, [phone], SETTINGS, at + timedelta(seconds=3)) == 0
+    decisions.acknowledge(database, first, "Ada")
+    decisions.withdraw_acknowledgement(database, first, "Ben", "again")
+    assert step(database, [phone], SETTINGS, START + timedelta(seconds=905)) == 3
+    assert [heard for heard in phone.heard if heard[0] == first][-1] == (first, 1)
+    assert {payload["reopened"] for payload in phone.payloads if payload["alert_id"] == first} == {0, 1, 2}
+
+
+def test_what_is_opened_again_during_the_call_is_told_once_more(database: Database) -> None:
+    class Hasty(Phone):
+        def send(self, notice: Notice) -> None:
+            super().send(notice)
+            if len(self.heard) == 1:
+                decisions.acknowledge(database, notice.alert_id, "Ada")
+                decisions.withdraw_acknowledgement(database, notice.alert_id, "Ada", "wrong button")
+
+    hasty = Hasty()
+    assert step(database, [hasty], SETTINGS, START + timedelta(seconds=3)) == 3
+    assert step(database, [hasty], SETTINGS, START + timedelta(seconds=4)) == 1
+    assert hasty.heard[0] == hasty.heard[-1]
+
+
+@pytest.mark.parametrize("channel", ["fails", "is not reached", "answers"])
+@pytest.mark.parametrize("escalate_after", [900, 60, 0])
+def test_a_clock_that_was_ahead_delays_neither_a_repeat_nor_an_escalation(
+    database: Database, channel: str, escalate_after: int
+) -> None:
+    settings = NotifySettings(escalate_after=escalate_after, retry_initial=5, retry_max=300)
+    phone = Phone()
+    phone.error = {"fails": ChannelError("status 503"), "is not reached": Unreachable("x")}.get(channel)
+    right = START + timedelta(seconds=30)
+    for _ in range(3):
+        step(database, [phone], settings, right + timedelta(hours=10))
+    phone.error = None
+    late = step(database, [phone], settings, right + timedelta(seconds=1))
+    if channel != "answers" or escalate_after:
+        assert late == 3
+    assert {alert for alert, _ in phone.heard} == {row.alert_id for row in opened(database)}
+    if escalate_after:
+        assert {row.level for row in opened(database)} == {0}, "the level is that of the right clock again"
+        after = START + timedelta(seconds=escalate_after + 3)
+        assert step(database, [phone], settings, after) == 3
+        assert {row.level for row in opened(database)} == {1}
+    else:
+        assert step(database, [phone], settings, right + timedelta(days=3000)) == 0
+
+
+def test_an_alert_that_was_opened_by_a_clock_ahead_counts_from_when_that_is_seen(database: Database) -> None:
+    for row in opened(database):
+        with database.write() as session:
+            moved = row.opened_at + timedelta(hours=10)
+            session.execute(update(Alert).where(Alert.alert_id == row.alert_id).values(opened_at=moved))
+    phone = Phone()
+    step(database, [phone], SETTINGS, START + timedelta(hours=10, seconds=5))  # still ahead
+    right = START + timedelta(seconds=60)
+    assert step(database, [phone], SETTINGS, right) == 3
+    assert [row.opened_at for row in opened(database)] == [right] * 3
+    assert step(database, [phone], SETTINGS, right + timedelta(seconds=899)) == 0
+    assert step(database, [phone], SETTINGS, right + timedelta(seconds=901)) == 3
+    kinds = [kind for kind, _, _ in events(database, opened(database)[0].alert_id)]
+    assert kinds == ["opened", "sent", "clock", "sent", "escalated", "sent"]
+
+
+def test_a_clock_that_was_behind_and_is_set_right_delays_nothing(database: Database) -> None:
+    phone = Phone()
+    phone.error = ChannelError("status 503")
+    right = START + timedelta(seconds=100)
+    step(database, [phone], SETTINGS, right)
+    assert step(database, [phone], SETTINGS, right - timedelta(hours=10)) == 3, "a pause in the far future is none"
+    phone.error = None
+    assert step(database, [phone], SETTINGS, right + timedelta(seconds=1)) == 3
+    assert len({alert for alert, _ in phone.heard}) == 3
 
 
 @given(st.integers(0, 10**6), st.floats(1, 10**4))

@@ -101,6 +101,14 @@ def test_a_repeat_has_the_same_id_and_another_level_another(receiver: tuple[type
     assert seen[0] == seen[1] != seen[2]
 
 
+def test_an_alert_that_was_opened_again_has_new_ids(receiver: tuple[type[Receiver], str]) -> None:
+    kind, url = receiver
+    (channel,) = configured(settings(url))
+    for reopened in (0, 1, 2):
+        channel.send(Notice("b" * 32, 1, 0, NOTICE.payload, reopened))
+    assert len({got["webhook-id"] for got, _ in kind.got}) == 3
+
+
 @pytest.mark.parametrize("status", [302, 400, 410, 429, 500])
 def test_anything_but_2xx_is_a_failure_and_redirects_are_not_followed(
     receiver: tuple[type[Receiver], str], status: int
