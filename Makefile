@@ -6,7 +6,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON ?= $(shell for p in python3.12 python3.11 python3 .venv/bin/python; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,12))' 2>/dev/null && echo $$p && break; done)
 READY := $(VENV)/.ready
-CODE := edgerad ingest serve notify ship train dashboard deploy tests benchmarks
+CODE := edgerad imaging ingest serve notify ship train dashboard deploy tests benchmarks
 ARGS ?=
 PYTEST_ARGS ?=
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgerad.display import Grey, Picture
 from edgerad.scoring import ActivationMap
+from imaging.display import Grey, Picture
 
 CELL = 32  # pixels a cell is drawn with before it is smoothed
 SMOOTHING = 0.4  # standard deviation of the smoothing, in cells

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from dashboard import parts
+from dashboard import parts, viewer
 from edgerad import quarantine
-from edgerad.display import NotDisplayable, Picture, picture
 from edgerad.quarantine import Rectangle, Waiting
 from edgerad.store import ObjectStore, StoreError
+from imaging.display import NotDisplayable, Picture, picture
 
 MAX_BYTES = 256 * 2**20
 SHOWN_SIDE = 1400
@@ -148,15 +148,18 @@ def _added(name: str) -> list[Rectangle]:
 def _draw(found: Picture, case: Waiting, boxes: list[tuple[Rectangle, bool]]) -> Rectangle | None:
     """Draw the image with its boxes; return the box that is being drawn, if any."""
     name = case.shipment.shipment_id
-    rows, columns = found.values.shape
+    rows, columns = found.shape
     if case.can_be_released:
         st.caption("Drag a box over what is to be covered, then add it. Zoom in for small text.")
     place = st.container(key="viewer")
     level_column, width_column, zoom_column = st.columns(3)
-    low, high = found.low, found.high
-    span = high - low
-    level = level_column.slider("Level", low, high, (low + high) / 2, span / 256, "%.0f", key=f"level-{name}")
-    width = width_column.slider("Window", span / 50, span * 1.5, span, span / 256, "%.0f", key=f"window-{name}")
+    low, high = viewer.window_range(found)
+    span, first = high - low, found.high - found.low
+    middle = (found.low + found.high) / 2
+    level = level_column.slider("Level", low, high, middle, span / 256, "%.0f", key=f"level-{name}")
+    width = width_column.slider(
+        "Window", min(span / 50, first), span * 1.5, first, span / 256, "%.0f", key=f"window-{name}"
+    )
     zoom = zoom_column.slider("Zoom", 1.0, 6.0, 1.0, 0.25, "%.2f x", key=f"zoom-{name}")
     x = y = 0.5
     if zoom > 1:
@@ -167,15 +170,15 @@ def _draw(found: Picture, case: Waiting, boxes: list[tuple[Rectangle, bool]]) ->
     shown = cv2.cvtColor(found.window(level, width), cv2.COLOR_GRAY2RGB).astype(np.uint8)
     added = _added(name)
     for box, covered in boxes:
-        _outline(shown, box, ADDED if box in added else COVERED if covered else DISMISSED, zoom)
+        _outline(shown, _scaled(box, found), ADDED if box in added else COVERED if covered else DISMISSED, zoom)
     if drawn:
-        _outline(shown, drawn, DRAWN, zoom)
+        _outline(shown, _scaled(drawn, found), DRAWN, zoom)
     part = _part_of((rows, columns), zoom, x, y)
     if not case.can_be_released:
-        place.image(_encoded(shown, part), width="stretch")
+        place.image(_encoded(shown, _scaled(part, found)), width="stretch")
         return None
     with place:
-        return _dragged(shown, part, f"draw-{name}-{len(added)}") or drawn
+        return _dragged(_encoded(shown, _scaled(part, found)), part, f"draw-{name}-{len(added)}") or drawn
 
 
 def _by_sliders(rows: int, columns: int, name: str) -> Rectangle | None:
@@ -187,11 +190,11 @@ def _by_sliders(rows: int, columns: int, name: str) -> Rectangle | None:
     return (across[0], down[0], across[1], down[1])
 
 
-def _dragged(shown: npt.NDArray[np.uint8], part: Rectangle, key: str) -> Rectangle | None:
+def _dragged(shown: bytes, part: Rectangle, key: str) -> Rectangle | None:
     """Show the part of the image as a chart that boxes are drawn on; return the box, in pixels of the whole image."""
     x0, y0, x1, y1 = part
     scale = DRAWN_ON_SIDE / max(x1 - x0, y1 - y0)
-    url = "data:image/png;base64," + base64.b64encode(_encoded(shown, part)).decode()
+    url = "data:image/png;base64," + base64.b64encode(shown).decode()
     data = alt.Data(values=[{"url": url, "x0": x0, "y0": y0, "x1": x1, "y1": y1}])
     across = alt.X("x0:Q", axis=None, scale=alt.Scale(domain=(x0, x1), nice=False, zero=False))
     down = alt.Y("y0:Q", axis=None, scale=alt.Scale(domain=(y1, y0), nice=False, zero=False))
@@ -227,6 +230,13 @@ def _whole(selection: dict[str, Any], part: Rectangle) -> Rectangle | None:
 def _outline(image: npt.NDArray[np.uint8], box: Rectangle, colour: tuple[int, int, int], zoom: float) -> None:
     thickness = max(1, round(max(image.shape) / (450 * zoom)))
     cv2.rectangle(image, (box[0], box[1]), (box[2] - 1, box[3] - 1), colour, thickness)
+
+
+def _scaled(box: Rectangle, found: Picture) -> Rectangle:
+    """Return a box of the original in pixels of what is kept of it."""
+    down, across = (kept / whole for kept, whole in zip(found.values.shape, found.shape, strict=True))
+    left, top, right, bottom = box
+    return round(left * across), round(top * down), round(right * across), round(bottom * down)
 
 
 def _part_of(shape: tuple[int, int], zoom: float, x: float, y: float) -> Rectangle:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import heat
-from edgerad.display import NotDisplayable, Picture, picture, png
 from edgerad.scoring import ActivationMap
 from edgerad.store import ObjectStore, StoreError
+from imaging.display import NotDisplayable, Picture, picture, png
 
 MAX_BYTES = 256 * 2**20
 KEPT_SIDE = 4096
@@ -38,9 +38,17 @@ def show(store: ObjectStore, key: str, etag: str | None, name: str, activation: 
     st.fragment(_draw)(found, name, activation)
 
 
+def window_range(found: Picture) -> tuple[float, float]:
+    """Return the ends of the level's slider: all values of the image, and the window that a reader sees first."""
+    least, most = found.span
+    return min(least, found.low), max(most, found.high)
+
+
 def _draw(found: Picture, name: str, activation: ActivationMap | None) -> None:
     place = st.container(key="viewer")
-    low, high = found.low, found.high
+    if found.note:
+        st.caption(found.note)
+    low, high = window_range(found)
     span = high - low
     step = max(span / 256, 0.001)
     form = "%.0f" if span > 20 else "%.2f"
@@ -50,8 +58,11 @@ def _draw(found: Picture, name: str, activation: ActivationMap | None) -> None:
         for control in ("level", "window", "zoom", "x", "y", "invert", "evidence", "opacity")
     }
     level_column, width_column, zoom_column = st.columns(3)
-    level = level_column.slider("Level", low, high, (low + high) / 2, step, form, key=keys["level"])
-    width = width_column.slider("Window", span / 50, span * 1.5, span, step, form, key=keys["window"])
+    first = (found.low + found.high) / 2, found.high - found.low
+    level = level_column.slider("Level", low, high, first[0], step, form, key=keys["level"])
+    width = width_column.slider(
+        "Window", min(span / 50, first[1]), span * 1.5, first[1], step, form, key=keys["window"]
+    )
     zoom = zoom_column.slider("Zoom", 1.0, 6.0, 1.0, 0.25, "%.2f x", key=keys["zoom"])
     x = y = 0.5
     if zoom > 1:

@@ -117,6 +117,8 @@ class Manifest(_Part):
     parent: str | None = None
     preprocessing_version: str
     input_size: Annotated[int, Field(ge=32, le=2048)]
+    for_processing: bool = False
+    """Whether it was validated for raw images, DX For Processing (PS3.3 C.8.11.1); others refuse them."""
     calibration: CalibrationEntry
     thresholds: ThresholdEntry
     metrics: dict[str, dict[str, Any]]

@@ -7,11 +7,11 @@ little, and the training images, which exist only at 224 x 224, go through the s
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from imaging.resample import AREA_TYPES, Plane
 
 PREPROCESSING_VERSION = "grid224-area-p0.5-99.5/1"
 GRID = 224  # pixels a side; the size at which the training images were published
@@ -19,10 +19,6 @@ INPUT_SIZE = 160
 LOW_PERCENTILE = 0.5
 HIGH_PERCENTILE = 99.5
 
-AREA_TYPES = (np.uint8, np.uint16, np.int16, np.float32, np.float64)
-"""Types that OpenCV averages areas of; it raises for the others."""
-
-Plane = npt.NDArray[np.integer[Any] | np.floating[Any]]
 Input = npt.NDArray[np.uint8]
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from edgerad.scoring import Outcome, Refused, Scored, ScoreRequest
 from edgerad.store import ObjectGone, ObjectTooLarge, StoreUnavailable
-from serve.reasons import Unreadable
+from imaging.refusal import Unreadable
 from serve.score import ImageScore, Scorer
 
 Fetch = Callable[[ScoreRequest], bytes]

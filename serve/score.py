@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from edgerad.scoring import ActivationMap, Triage
+from imaging.limits import DEFAULT_LIMITS, Limits
+from imaging.refusal import Unreadable
 from serve.bundle import Bundle, TrustedKeys, bundled_keys, bundled_model, load_bundle
 from serve.calibrate import Calibration
-from serve.decode import DecodedImage, Limits, decode
+from serve.decode import DecodedImage, decode
+from serve.kind import KindGate
 from serve.novelty import place_of, usual
 from serve.preprocess import Input, shrink, stretch
-from serve.reasons import Unreadable
 from serve.runtimes import Logits, Maps, Runtime, RuntimeOptions, make_runtime
 from serve.view import THRESHOLD as VIEW_THRESHOLD
 from serve.view import view_check
-
-DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Scorer:
     ) -> None:
         self.bundle, self.runtime, self.limits, self.view_threshold = bundle, runtime, limits, view_threshold
         self.calibration = calibration or bundle.calibration
+        self.gate = KindGate(bundle.manifest.for_processing)
 
     def calibrated(self, calibration: Calibration | None) -> Scorer:
         """Return the same scorer with a site's calibration, or (None) the bundle's own."""
@@ -76,7 +77,7 @@ class Scorer:
     def prepare(self, item: bytes) -> Prepared | Unreadable:
         """Decode, check and preprocess one item, or refuse it. Safe to call from several threads."""
         try:
-            image: DecodedImage = decode(item, self.limits)
+            image: DecodedImage = decode(item, self.limits, self.gate)
         except Unreadable as refusal:
             return refusal
         stretched = stretch(image.grid)

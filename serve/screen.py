@@ -5,12 +5,12 @@ It catches gross mistakes only. Limits were set on phantoms and checked on real 
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from serve.preprocess import Plane, between, to_grid
-from serve.reasons import Unreadable
+from imaging.refusal import Unreadable
+from imaging.resample import Plane
+from serve.preprocess import between, to_grid
 
 MIN_CONTRAST = 0.02  # spread of the 1st..99th percentile against the largest value that the pixels could hold
 MIN_NEIGHBOUR_CORRELATION = 0.5  # radiographs lie above 0.95 on the grid, white noise near 0
@@ -38,15 +38,6 @@ def neighbour_correlation(grid: npt.NDArray[np.float32]) -> float:
     """Return the smaller of the correlations between horizontal and between vertical neighbours, in -1..1."""
     centred = grid - grid.mean()  # once for both: neighbours have nearly the same mean
     return min(_cosine(centred[:, :-1], centred[:, 1:]), _cosine(centred[:-1], centred[1:]))
-
-
-def chroma(rgb: Plane) -> float:
-    """Return the mean distance of an RGB picture [rows, columns, 3] from grey, in 8-bit levels of Cb and Cr."""
-    scale = 1.0 if rgb.dtype == np.uint8 else 255 / 65535
-    small = cv2.resize(rgb, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) * scale
-    red, green, blue = small[:, :, 0], small[:, :, 1], small[:, :, 2]
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    return float(np.mean(np.hypot(0.564 * (blue - luma), 0.713 * (red - luma))))
 
 
 def _cosine(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:

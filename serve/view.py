@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from imaging.refusal import Unreadable
 from serve.bundle import BundleError
 from serve.preprocess import GRID
-from serve.reasons import Unreadable
 
 Floats = npt.NDArray[np.float32]
 FILE = "view-check.npz"

@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("edgerad", "ingest", "serve", "notify", "ship", "train", "dashboard", "deploy")
+FOLDERS = ("edgerad", "imaging", "ingest", "serve", "notify", "ship", "train", "dashboard", "deploy")
 MAY_IMPORT = {
     "edgerad": {"edgerad"},
-    "ingest": {"edgerad", "ingest"},
-    "serve": {"edgerad", "serve"},
+    "imaging": {"edgerad", "imaging"},
+    "ingest": {"edgerad", "imaging", "ingest"},
+    "serve": {"edgerad", "imaging", "serve"},
     "notify": {"edgerad", "notify"},
-    "ship": {"edgerad", "ship"},
-    "train": {"edgerad", "train", "serve"},
-    "dashboard": {"edgerad", "dashboard"},
+    "ship": {"edgerad", "imaging", "ship"},
+    "train": {"edgerad", "imaging", "train", "serve"},
+    "dashboard": {"edgerad", "imaging", "dashboard"},
     "deploy": {"edgerad", "deploy"},
 }
-TRAIN_MAY_USE = {"serve.bundle", "serve.calibrate", "serve.decode", "serve.preprocess", "serve.reasons"} | {
+TRAIN_MAY_USE = {"serve.bundle", "serve.calibrate", "serve.decode", "serve.preprocess"} | {
     "serve.runtimes",
     "serve.score",
     "serve.triage",

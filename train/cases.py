@@ -10,9 +10,9 @@ import numpy as np
 from sqlalchemy import func, select
 
 from edgerad.records import CoreCase, Label, TrainingRun
+from imaging.refusal import Unreadable
 from serve.decode import decode
 from serve.preprocess import GRID
-from serve.reasons import Unreadable
 from train import evaluation_set
 from train.dataset import Cases, grid_of
 

@@ -13,8 +13,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from imaging.resample import Plane
 from serve.decode import decode
-from serve.preprocess import GRID, INPUT_SIZE, Input, Plane, stretch, to_grid, to_input
+from serve.preprocess import GRID, INPUT_SIZE, Input, stretch, to_grid, to_input
 from train.architecture import map_side
 from train.augment import DEFAULT_AUGMENT, AugmentConfig, Geometry, augment, draw_geometry, frame_only, move_lesion
 

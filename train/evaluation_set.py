@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgerad.records import now
 from edgerad.store import ObjectGone, ObjectStore
-from serve.decode import Grey, decode
-from serve.reasons import Unreadable
+from imaging.pictures import Grey
+from imaging.refusal import Unreadable
+from serve.decode import decode
 from train.dataset import LABELS
 
 MANIFEST_FILE = "manifest.json"

@@ -36,8 +36,9 @@ from edgerad.parcels import (
 from edgerad.records import Audit, CoreCase, DeadLetter, now
 from edgerad.store import ObjectGone, ObjectStore, ObjectTooLarge, StoreUnavailable
 from edgerad.telemetry import get_logger
-from serve.decode import Limits, decode
-from serve.reasons import Unreadable
+from imaging.limits import Limits
+from imaging.refusal import Unreadable
+from serve.decode import decode
 from train import clean
 
 if TYPE_CHECKING:

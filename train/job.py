@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgerad.store import ObjectGone, config_from
+from imaging.refusal import Unreadable
 from serve.bundle import Bundle, BundleError, load_bundle
 from serve.decode import decode
-from serve.reasons import Unreadable
 from train import evaluation_set, promote
 from train.cases import Reader, Reference, cases_of, rows_of
 from train.failure import NotTrainable

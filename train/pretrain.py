@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from imaging.limits import Limits
+from imaging.resample import Plane
 from serve.bundle import Bundle, key_id_of, public_bytes
 from serve.calibrate import Calibration, fit_slope
-from serve.decode import Limits, decode
-from serve.preprocess import GRID, Plane, preprocess
+from serve.decode import decode
+from serve.preprocess import GRID, preprocess
 from serve.triage import Thresholds, measure_choices
 from train import architecture
 from train.augment import DEFAULT_AUGMENT, AugmentConfig

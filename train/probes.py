@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from serve.preprocess import GRID, Plane
+from imaging.resample import Plane
+from serve.preprocess import GRID
 from serve.triage import Thresholds, measure_choices
 from train.evaluate import auroc
 

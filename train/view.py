@@ -21,9 +21,9 @@ import numpy.typing as npt
 import typer
 
 from edgerad.phantom import SCANNERS, PhantomSpec, random_spec, render
+from imaging.refusal import Unreadable
 from serve.decode import decode
 from serve.preprocess import GRID, stretch, to_grid
-from serve.reasons import Unreadable
 from serve.view import THRESHOLD, ViewCheck, features
 from train.dataset import KERMANY_PATIENT, _fraction
 from train.other_pictures import OTHERS, TURNED

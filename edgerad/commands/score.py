@@ -74,7 +74,7 @@ def score_files(scorer: Scorer, files: list[Path]) -> Iterator[dict[str, Any]]:
 
 
 def _prepare(scorer: Scorer, file: Path) -> Any:
-    from serve.reasons import Unreadable
+    from imaging.refusal import Unreadable
 
     try:
         if (size := file.stat().st_size) > scorer.limits.max_bytes:
@@ -87,7 +87,7 @@ def _prepare(scorer: Scorer, file: Path) -> Any:
 
 def _row(result: Any) -> dict[str, Any]:
     from edgerad.reasons import REASONS
-    from serve.reasons import Unreadable
+    from imaging.refusal import Unreadable
 
     if isinstance(result, Unreadable):
         return {"error": str(result), "reason": result.reason, "advice": REASONS[result.reason]}

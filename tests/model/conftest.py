@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imaging.refusal import Unreadable
 from serve.decode import decode
-from serve.reasons import Unreadable
 from serve.score import ImageScore, Scorer, open_scorer
 
 

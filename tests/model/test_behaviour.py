@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgerad.phantom import ABNORMAL, Finding, Phantom, random_spec, render, to_dicom, to_jpeg
-from serve.reasons import Unreadable
+from imaging.refusal import Unreadable
 from serve.score import ImageScore, Scorer
 from tests.model.conftest import Answers
 

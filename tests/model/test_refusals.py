@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imaging.refusal import Unreadable
 from serve.calibrate import calibration_error, fit_platt, log_losses
 from serve.decode import decode
 from serve.preprocess import stretch, to_grid
-from serve.reasons import Unreadable
 from serve.score import Scorer
 from serve.view import THRESHOLD, TURNS, view_check
 from tests.model.conftest import Answers

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from imaging.limits import Limits
+from imaging.resample import Plane
 from serve.bundle import bundled_keys, bundled_model, load_bundle
-from serve.decode import Limits, decode
-from serve.preprocess import GRID, Plane, preprocess
+from serve.decode import decode
+from serve.preprocess import GRID, preprocess
 from serve.score import Scorer
 from tests.model.conftest import Answers
 from train.card import MAX_FRAME_AUROC, MAX_MEDIAN

@@ -18,8 +18,9 @@ from pydicom.dataelem import DataElement
 
 from edgerad.phantom import SYNTAXES, identity, random_spec, render, to_dicom, to_jpeg
 from edgerad.reasons import REASONS
-from serve.decode import DecodedImage, Limits, decode
-from serve.reasons import Unreadable
+from imaging.limits import Limits
+from imaging.refusal import Unreadable
+from serve.decode import DecodedImage, decode
 
 PHANTOM = render(random_spec(21, finding="normal", size=190))
 LIMITS = Limits(max_pixels=1_000_000, max_bytes=4 << 20)

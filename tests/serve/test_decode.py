@@ -13,8 +13,10 @@ from PIL import Image as PillowImage
 
 from edgerad.phantom import Phantom, to_dicom, to_jpeg
 from edgerad.phantom.bad import huge_jpeg
-from serve.decode import DecodedImage, Limits, decode, reduce_pixels
-from serve.reasons import Unreadable
+from imaging.limits import Limits
+from imaging.refusal import Unreadable
+from imaging.resample import reduce_pixels
+from serve.decode import DecodedImage, decode
 
 DEFAULT = Limits()
 

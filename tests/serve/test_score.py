@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from edgerad.phantom import Phantom, to_dicom, to_jpeg
+from imaging.limits import Limits
+from imaging.refusal import Unreadable
 from serve.bundle import BundleError
-from serve.decode import Limits, decode
+from serve.decode import decode
 from serve.preprocess import preprocess
-from serve.reasons import Unreadable
 from serve.score import ImageScore, Scorer, open_scorer
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from edgerad.phantom import Phantom
 from edgerad.reasons import REASONS
-from serve.reasons import Unreadable
-from serve.screen import MAX_CHROMA, check_pixels, chroma, neighbour_correlation
+from imaging.colour import chroma
+from imaging.refusal import Unreadable
+from serve.screen import MAX_CHROMA, check_pixels, neighbour_correlation
 
 RNG = np.random.default_rng(0)
 

@@ -13,10 +13,10 @@ from pydicom import dcmread
 
 from edgerad.phantom import Phantom, random_spec, render, to_dicom, to_jpeg
 from edgerad.phantom.bad import render_hand
+from imaging.refusal import Unreadable
 from serve import view
 from serve.bundle import BundleError
 from serve.preprocess import GRID, stretch, to_grid
-from serve.reasons import Unreadable
 from serve.score import ImageScore, Scorer
 from serve.view import SHA256, features, view_check
 from train.other_pictures import OTHERS, TURNED

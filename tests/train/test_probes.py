@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from edgerad.phantom import random_spec, render
-from serve.preprocess import Plane, preprocess
+from imaging.resample import Plane
+from serve.preprocess import preprocess
 from serve.triage import Thresholds
 from train.probes import (
     CHANGES,

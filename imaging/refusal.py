@@ -1,4 +1,4 @@
-"""A refusal: why an image cannot be judged, by a code of `edgerad.reasons`."""
+"""A refusal: why an image cannot be read or judged, by a code of `edgerad.reasons`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from edgerad.reasons import REASONS
 
 
 class Unreadable(Exception):
-    """An image that cannot be judged: `reason` is a key of REASONS, `detail` says more and never holds patient data.
+    """An image that cannot be read or judged.
 
-    `header` holds the DICOM keywords for the worklist, as far as they could be read: patient data, in no text of this.
+    `reason` is a key of REASONS. `detail` says more and never holds patient data. `header` holds the DICOM keywords for
+    the worklist, as far as they could be read: patient data, which appear in no text of this exception.
     """
 
     def __init__(self, reason: str, detail: str, header: dict[str, str] | None = None) -> None:
         if reason not in REASONS:
-            raise ValueError(f"{reason!r} is not a reason code; add it to edgerad/reasons.py with what to do")
+            raise ValueError(f"{reason!r} is not a reason code; add it to edgerad/reasons.py with advice")
         self.reason, self.detail, self.header = reason, detail, header or {}
         super().__init__(f"{reason}: {detail}")
 

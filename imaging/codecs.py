@@ -1,0 +1,138 @@
+"""Decode one compressed frame: by imagecodecs (libjpeg-turbo, CharLS, OpenJPEG), to exactly the samples that it holds.
+
+Decoders that guess when data are missing are not trusted: a frame that ends early is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import uid
+
+from imaging.codestream import BadCodestream, Codestream, read_codestream
+from imaging.encapsulated import Frame
+from imaging.limits import Limits, check_memory
+from imaging.refusal import Unreadable
+
+Samples = npt.NDArray[np.integer[Any]]
+JPEG_FAMILY: Final = frozenset(uid.JPEGTransferSyntaxes) | frozenset(uid.JPEGLSTransferSyntaxes)
+JPEG_2000_FAMILY: Final = frozenset(uid.JPEG2000TransferSyntaxes) | frozenset(
+    (uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)
+)
+COMPRESSED: Final = JPEG_FAMILY | JPEG_2000_FAMILY | {uid.RLELossless}
+"""Encapsulated transfer syntaxes that are decoded."""
+_EOI: Final = b"\xff\xd9"
+_TAILS: Final = (b"\x00" * 512, b"\x5a" * 512)
+"""Two different continuations of a JPEG: the decoder of a whole frame needs neither."""
+
+
+def declared_by(frame: Frame) -> Codestream:
+    """Return what a JPEG, JPEG-LS or JPEG 2000 frame declares; Unreadable when its headers do not say it clearly."""
+    try:
+        return read_codestream(frame.data)
+    except BadCodestream as error:
+        raise Unreadable("truncated" if frame.cut else "corrupt", str(error)) from None
+
+
+def check_decoding(stream: Codestream, size: int, limits: Limits) -> None:
+    """Refuse what would take too much memory to decode; OpenJPEG computes in 32 bits a sample."""
+    samples = stream.rows * stream.columns * stream.components
+    needed = 1 if stream.precision <= 8 else 2
+    check_memory(size + samples * (needed + (4 if stream.family == "jpeg-2000" else 0)), limits)
+
+
+def decode_frame(frame: Frame, stream: Codestream, photometric: str) -> Samples:
+    """Decode to [rows, columns], or RGB [rows, columns, 3]; dtype by the codestream's precision and sign.
+
+    `photometric`, PhotometricInterpretation (0028,0004), says how colours are stored where the codestream does not.
+    Raises Unreadable: `truncated` for a frame that ends before its last pixel, else `corrupt`.
+    """
+    import imagecodecs
+
+    whole = frame.data[: stream.length] if stream.length else frame.data.rstrip(b"\0") + _EOI
+    early = frame.cut or stream.length is None
+    try:
+        if stream.family == "jpeg-2000":
+            samples = imagecodecs.jpeg2k_decode(whole)
+        elif stream.family == "jpeg-ls":
+            samples = imagecodecs.jpegls_decode(whole)
+        else:
+            samples = _jpeg(whole, stream, photometric)
+    except MemoryError:
+        raise Unreadable("too-large", "not enough memory to decode the pixels") from None
+    except Unreadable:
+        raise
+    except Exception as error:  # noqa: BLE001 - each codec has its own errors
+        if early or _ends_early(error):
+            raise Unreadable("truncated", "the codestream ends before its last pixel") from None
+        raise Unreadable("corrupt", f"the pixel data do not decode ({type(error).__name__})") from None
+    expected = (stream.rows, stream.columns, stream.components)
+    if samples.shape != (expected if stream.components > 1 else expected[:2]):
+        raise Unreadable("corrupt", "the decoded pixels have another shape than the codestream declares")
+    if (
+        stream.components == 3
+        and stream.family != "jpeg"
+        and photometric.startswith("YBR_FULL")
+        and not stream.transformed
+    ):
+        return _to_rgb(samples)
+    return np.asarray(samples)
+
+
+def decode_rle(frame: Frame, rows: int, columns: int, allocated: int, samples: int) -> Samples:
+    """Decode RLE (PS3.5 Annex G) to raw words [samples, rows, columns] of `allocated` bits; raises Unreadable."""
+    import imagecodecs
+
+    size = rows * columns * samples * allocated // 8
+    if len(frame.data) > 66 + 2 * size:  # at worst 129 bytes for 128 (PS3.5 G.3.1), and the header
+        raise Unreadable("corrupt", f"{len(frame.data)} bytes of run lengths for {size} bytes of pixels")
+    try:
+        decoded = imagecodecs.dicomrle_decode(frame.data, np.dtype(f"<u{allocated // 8}"))
+    except Exception as error:  # noqa: BLE001 - as above
+        reason = "truncated" if frame.cut else "corrupt"
+        raise Unreadable(reason, f"the run lengths do not decode ({type(error).__name__})") from None
+    if len(decoded) < size:
+        raise Unreadable("truncated", f"the run lengths give {len(decoded)} bytes of pixels, {size} expected")
+    if len(decoded) > size + 1:
+        raise Unreadable("corrupt", f"the run lengths give {len(decoded)} bytes of pixels, {size} expected")
+    return np.frombuffer(decoded[:size], f"<u{allocated // 8}").reshape(samples, rows, columns)
+
+
+def _jpeg(whole: bytes, stream: Codestream, photometric: str) -> Samples:
+    """Decode JPEG with Huffman coding, 8 to 16 bits, lossy or lossless.
+
+    libjpeg fills in what is missing and only warns. A frame is whole if what follows it changes nothing.
+    """
+    import imagecodecs
+
+    if stream.components == 1:
+        one, other = (imagecodecs.jpeg_decode(whole[:-2] + tail + _EOI) for tail in _TAILS)
+    elif stream.components == 3:
+        stored = "YCBCR" if _is_transformed(stream, photometric) else "RGB"
+        one, other = (
+            imagecodecs.jpeg_decode(whole[:-2] + tail + _EOI, colorspace=stored, outcolorspace="RGB") for tail in _TAILS
+        )
+    else:
+        raise Unreadable("unsupported", f"a JPEG of {stream.components} components")
+    if not np.array_equal(one, other):
+        raise Unreadable("truncated", "the codestream ends before its last pixel")
+    return np.asarray(one)
+
+
+def _is_transformed(stream: Codestream, photometric: str) -> bool:
+    if stream.transformed is not None and stream.family != "jpeg-lossless":
+        return stream.transformed
+    return photometric != "RGB"
+
+
+def _to_rgb(samples: Samples) -> Samples:
+    from pydicom.pixels.processing import convert_color_space
+
+    return np.asarray(convert_color_space(np.asarray(samples), "YBR_FULL", "RGB"))
+
+
+def _ends_early(error: Exception) -> bool:
+    words = str(error).lower()
+    return any(part in words for part in ("too small", "end of", "premature", "more input data"))

@@ -1,0 +1,169 @@
+"""The grey-scale pipeline: from stored values to the values that the modality meant, the same for every reader.
+
+Stored values → modality LUT or rescale (PS3.3 C.11.1) → VOI LUT or window (C.11.2) → presentation (C.7.6.3.1.2 and
+C.11.6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from imaging.attributes import code, number, numbers, unusable
+from imaging.tables import Table, table_of
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from imaging.depth import Cells
+
+Array = npt.NDArray[Any]
+Function = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
+MIN_WINDOW_SHARE = 0.5
+"""A window that clips more of the pixels than this shows something else than a whole chest, and is ignored."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of modality values (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+
+    center: float
+    width: float
+    function: Function = "LINEAR"
+
+    def __call__(self, values: Array) -> npt.NDArray[np.float64]:
+        """Map modality values to 0..1."""
+        plain = values.astype(np.float64)
+        if self.function == "SIGMOID":
+            return np.asarray(1 / (1 + np.exp(np.clip(-4 * (plain - self.center) / self.width, -700, 700))))
+        center, width = self.center, self.width
+        if self.function == "LINEAR":
+            center, width = center - 0.5, max(width - 1, 1e-9)
+        return np.clip((plain - center) / width + 0.5, 0, 1)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """All steps of one image, read from its header before a pixel is decoded."""
+
+    modality: Table | None
+    slope: float
+    intercept: float
+    voi: Table | Window | None
+    inverted: bool
+    """Whether the lowest value shows white: MONOCHROME1, or PresentationLUTShape INVERSE; both together invert once
+    (PS3.3 C.8.11.3.1.2)."""
+
+    @property
+    def rescaled_is_plain(self) -> bool:
+        """Whether stored values are the modality values."""
+        return self.modality is None and (self.slope, self.intercept) == (1.0, 0.0)
+
+    def modality_values(self, values: Array) -> Array:
+        """Return what the modality measured: integers stay integers where nothing is to be computed."""
+        if self.modality is not None:
+            return self.modality(values)
+        return values if self.rescaled_is_plain else values.astype(np.float64) * self.slope + self.intercept
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """An image [rows, columns] after all steps, and what an interactive window starts from."""
+
+    displayed: Array
+    """Bright where the body is dense, as the model sees it; in no unit."""
+    base: Array
+    """Values to window: the modality values, or what a VOI table or sigmoid made of them."""
+    window: Window | None
+    """The window of the file in these values; None where there is none, or another step was applied."""
+    ignored: Window | Table | None
+    """The VOI window or table of the file that was not applied, because it hides most of the image."""
+    inverted: bool
+    """Whether the lowest of the `base` values shows white."""
+
+
+def pipeline_of(dataset: Dataset, *, signed: bool, little_endian: bool = True) -> Pipeline:
+    """Read and check every step; `signed` says whether stored values can be negative. Raises Unreadable."""
+    modality = table_of(dataset, "ModalityLUTSequence", signed=signed, little_endian=little_endian)
+    slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
+    if slope == 0:
+        raise unusable("RescaleSlope", "is 0")
+    slope, intercept = (1.0 if slope is None else slope), (0.0 if intercept is None else intercept)
+    negative = modality is None and (signed or slope < 0 or intercept < 0)
+    voi: Table | Window | None = table_of(dataset, "VOILUTSequence", signed=negative, little_endian=little_endian)
+    shape = code(dataset, "PresentationLUTShape")
+    if shape not in ("", "IDENTITY", "INVERSE", "LIN OD"):  # LIN OD is for film
+        raise unusable("PresentationLUTShape", "is neither IDENTITY nor INVERSE")
+    inverted = code(dataset, "PhotometricInterpretation") == "MONOCHROME1" or shape == "INVERSE"
+    return Pipeline(modality, slope, intercept, voi or window_of(dataset), inverted)
+
+
+def window_of(dataset: Dataset) -> Window | None:
+    """Return the first window; None where center and width are absent or empty. Raises Unreadable."""
+    centers, widths = numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth")
+    if not centers and not widths:
+        return None
+    if not centers or not widths:
+        missing, there = ("WindowWidth", "WindowCenter") if centers else ("WindowCenter", "WindowWidth")
+        raise unusable(missing, f"is missing, but {there} is there")
+    if widths[0] <= 0:
+        raise unusable("WindowWidth", "is not above 0")
+    function = code(dataset, "VOILUTFunction") or "LINEAR"
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise unusable("VOILUTFunction", "is neither LINEAR, LINEAR_EXACT nor SIGMOID")
+    return Window(centers[0], widths[0], function)  # type: ignore[arg-type]
+
+
+def render(pipeline: Pipeline, values: Array) -> Rendering:
+    """Apply all steps to stored values, padding already filled by `fill_padding`, at any reduction."""
+    modality = pipeline.modality_values(values)
+    voi, displayed, ignored = pipeline.voi, modality.astype(np.float64), None
+    if voi is not None:
+        shown = voi(modality).astype(np.float64)
+        if _hides(shown, displayed):
+            ignored = voi
+        else:
+            displayed = shown
+    applied = None if ignored is not None else voi
+    window = applied if isinstance(applied, Window) and applied.function != "SIGMOID" else None
+    base: Array = modality if window is not None or applied is None else displayed
+    if pipeline.inverted:
+        displayed = displayed.max() - displayed
+    return Rendering(displayed, base, window, ignored, pipeline.inverted)
+
+
+def fill_padding(pipeline: Pipeline, cells: Cells) -> Array:
+    """Return stored values whose padding (PS3.3 C.7.5.1.1.2) is set to the real value that shows darkest."""
+    values = cells.values
+    if cells.padding is None:
+        return values
+    first, last = cells.padding
+    mask = (values >= first) & (values <= last)
+    if not mask.any() or mask.all():
+        return values
+    low, high = values[~mask].min(), values[~mask].max()
+    return np.where(mask, darkest(pipeline, low, high), values)
+
+
+def darkest(pipeline: Pipeline, low: Any, high: Any) -> Any:
+    """Return which of two stored values shows darker; a table or a negative slope can turn them around."""
+    ends = np.array([low, high])
+    modality = pipeline.modality_values(ends)
+    shown = np.asarray(pipeline.voi(modality) if pipeline.voi else modality, np.float64)
+    if shown[0] == shown[1]:
+        shown = np.asarray(modality, np.float64)
+    rising = shown[0] <= shown[1]
+    return low if rising != pipeline.inverted else high
+
+
+def _hides(shown: Array, plain: Array) -> bool:
+    """Return whether a VOI step clips so much that another part than the chest is shown.
+
+    A reader can change a narrow window (for the spine, say); the model cannot, and gets the whole range.
+    """
+    inside = float(np.mean((shown > shown.min()) & (shown < shown.max())))
+    original = float(np.mean((plain > plain.min()) & (plain < plain.max())))
+    return inside < MIN_WINDOW_SHARE * original

@@ -1,0 +1,124 @@
+"""Read a DICOM file: the data set up to the pixels, and the pixels as they lie in the file, without a copy."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_dataset as parse_dataset
+
+from imaging.attributes import header_of
+from imaging.guard import LONG_VRS, UNDEFINED, Buffer, Layout, check_file, layout
+from imaging.limits import DEFAULT_LIMITS, Limits
+from imaging.refusal import Unreadable
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from pydicom.tag import BaseTag
+
+AFTER_IDENTITY = 0x00280000
+"""Elements of lower groups say whose image it is; those from here on say how the pixels are read."""
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """A DICOM file that was read up to its pixels."""
+
+    dataset: Dataset
+    """The elements before PixelData; `file_meta` holds the transfer syntax only."""
+    syntax: uid.UID
+    """The transfer syntax; Implicit VR Little Endian where none is declared (PS3.5 chapter 10)."""
+    header: dict[str, str]
+    """The keywords of the worklist; patient data."""
+    little_endian: bool
+    pixels: memoryview | None
+    """The value of PixelData (7FE0,0010), None where there is none."""
+    declared: int | None
+    """Length of PixelData in bytes; None where it is undefined (encapsulated)."""
+    vr: str | None
+    """VR of PixelData, None where the data set is implicit."""
+
+
+def read_dicom(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> DicomFile:
+    """Check and read a DICOM file in memory.
+
+    Raises Unreadable. Its `header` holds whose image it is wherever these elements could be parsed.
+    """
+    return _read(layout(data, limits))
+
+
+def read_header(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Dataset:
+    """Check a DICOM file on disk and return its data set without pixels; memory does not grow with the file.
+
+    Raises Unreadable.
+    """
+    return _read(check_file(file, limits)).dataset
+
+
+def _read(found: Layout) -> DicomFile:
+    _silence_pydicom()
+    end = found.end if found.pixels is None else found.pixels
+    elements = bytes(found.body[found.start : end])
+    dataset = _parse(elements, found)
+    syntax = uid.UID(found.syntax) if found.syntax else uid.ImplicitVRLittleEndian
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    header = header_of(dataset)
+    if found.truncated:
+        raise Unreadable("truncated", "the DICOM data end inside an element", header)
+    if "SOPClassUID" not in dataset and "Rows" not in dataset:
+        raise Unreadable("corrupt", "the data set names neither a SOP class nor an image", header)
+    if found.pixels is None:
+        return DicomFile(dataset, syntax, header, found.little_endian, None, None, None)
+    try:
+        value, length, vr = _pixel_element(found, found.pixels)
+    except struct.error:
+        raise Unreadable("truncated", "the DICOM data end inside PixelData (7FE0,0010)", header) from None
+    view = memoryview(found.body)[value:]
+    declared = None if length == UNDEFINED else length
+    return DicomFile(
+        dataset, syntax, header, found.little_endian, view if declared is None else view[:declared], declared, vr
+    )
+
+
+def _parse(elements: bytes, found: Layout) -> Dataset:
+    try:
+        return parse_dataset(BytesIO(elements), found.implicit, found.little_endian)
+    except Exception as error:  # noqa: BLE001 - pydicom raises many types, and their texts may quote values
+        detail = f"the DICOM data set does not parse ({type(error).__name__})"
+    try:  # whose image it is stands first: it may parse though what follows does not
+        identity = parse_dataset(BytesIO(elements), found.implicit, found.little_endian, stop_when=_after_identity)
+    except Exception:  # noqa: BLE001 - as above
+        raise Unreadable("corrupt", detail) from None
+    raise Unreadable("corrupt", detail, header_of(identity))
+
+
+def _after_identity(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return int(tag) >= AFTER_IDENTITY
+
+
+def _pixel_element(found: Layout, at: int) -> tuple[int, int, str | None]:
+    """Return where the value of PixelData begins, its declared length and VR."""
+    order = "<" if found.little_endian else ">"
+    vr = bytes(found.body[at + 4 : at + 6])
+    if found.implicit:
+        return at + 8, int(struct.unpack_from(f"{order}I", found.body, at + 4)[0]), None
+    if vr in LONG_VRS:
+        return at + 12, int(struct.unpack_from(f"{order}I", found.body, at + 8)[0]), vr.decode()
+    return at + 8, int(struct.unpack_from(f"{order}H", found.body, at + 6)[0]), vr.decode("ascii", "replace")
+
+
+def _silence_pydicom() -> None:
+    """Keep pydicom from quoting header values, which are patient data, in warnings and logs.
+
+    Repeated at every call, because anyone may reset the warning filters in between.
+    """
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
