@@ -85,19 +85,16 @@ def decode_rle(frame: Frame, rows: int, columns: int, allocated: int, samples: i
     """Decode RLE (PS3.5 Annex G) to raw words [samples, rows, columns] of `allocated` bits; raises Unreadable."""
     import imagecodecs
 
-    size = rows * columns * samples * allocated // 8
-    if len(frame.data) > 66 + 2 * size:  # at worst 129 bytes for 128 (PS3.5 G.3.1), and the header
-        raise Unreadable("corrupt", f"{len(frame.data)} bytes of run lengths for {size} bytes of pixels")
+    decoded = bytearray(rows * columns * samples * allocated // 8)
     try:
-        decoded = imagecodecs.dicomrle_decode(frame.data, np.dtype(f"<u{allocated // 8}"))
+        written = len(imagecodecs.dicomrle_decode(frame.data, np.dtype(f"<u{allocated // 8}"), out=decoded))
     except Exception as error:  # noqa: BLE001 - as above
-        reason = "truncated" if frame.cut else "corrupt"
-        raise Unreadable(reason, f"the run lengths do not decode ({type(error).__name__})") from None
-    if len(decoded) < size:
-        raise Unreadable("truncated", f"the run lengths give {len(decoded)} bytes of pixels, {size} expected")
-    if len(decoded) > size + 1:
-        raise Unreadable("corrupt", f"the run lengths give {len(decoded)} bytes of pixels, {size} expected")
-    return np.frombuffer(decoded[:size], f"<u{allocated // 8}").reshape(samples, rows, columns)
+        if "TOO_SMALL" in str(error):
+            raise Unreadable("corrupt", "the run lengths give more pixels than the header says") from None
+        raise Unreadable("truncated", "the run lengths end before the last pixel, or are damaged") from None
+    if written < len(decoded):
+        raise Unreadable("truncated", f"the run lengths give {written} bytes of pixels, {len(decoded)} expected")
+    return np.frombuffer(decoded, f"<u{allocated // 8}").reshape(samples, rows, columns)
 
 
 def _jpeg(whole: bytes, stream: Codestream, photometric: str) -> Samples:

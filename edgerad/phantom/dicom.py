@@ -12,7 +12,6 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
-from edgerad.phantom import jpeg_lossless
 from edgerad.phantom.identity import Patient, Visit, identity
 from edgerad.phantom.scanner import scanner
 from edgerad.phantom.spec import Phantom, PhantomSpec
@@ -53,17 +52,24 @@ def to_dicom(phantom: Phantom, syntax: Syntax = "explicit", private: bool = Fals
         _add_cr(dataset, spec)
     if private:
         _add_private(dataset, person, visit)
-    if syntax == "jpeg-lossless":
-        frame = jpeg_lossless.encode(_stored(phantom), spec.bits)
-        dataset.PixelData = encapsulate([frame])
+    if syntax == "rle":
+        dataset.compress(SYNTAXES[syntax], generate_instance_uid=False, encoding_plugin="pydicom")
+    elif SYNTAXES[syntax].is_encapsulated:
+        dataset.PixelData = encapsulate([_compressed(_stored(phantom), spec.bits, syntax)])
         dataset["PixelData"].VR = "OB"
         dataset["PixelData"].is_undefined_length = True
         dataset.file_meta.TransferSyntaxUID = SYNTAXES[syntax]
-    elif SYNTAXES[syntax].is_encapsulated:
-        dataset.compress(SYNTAXES[syntax], generate_instance_uid=False)
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def _compressed(pixels: NDArray[np.uint16], bits: int, syntax: Syntax) -> bytes:
+    import imagecodecs
+
+    if syntax == "jpeg-lossless":
+        return bytes(imagecodecs.jpeg_encode(pixels, lossless=True, predictor=1, bitspersample=bits))
+    return bytes(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k", reversible=True, bitspersample=bits))
 
 
 def _file(spec: PhantomSpec, visit: Visit, syntax: uid.UID) -> FileDataset:
