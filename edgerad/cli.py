@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import edgerad
+from edgerad import surroundings
 from edgerad.commands import (
     audit,
     calibrate,
@@ -68,6 +69,7 @@ def options(
 
 def main() -> None:
     """Run the command line; a wrong setting is one line on standard error and exit status 2."""
+    surroundings.prepare()
     try:
         app()
     except SettingsError as error:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,8 +55,7 @@ def connect(settings: Settings) -> None:
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if settings.ray.address is None:
-        _prepare_local(settings)
+    folder = _prepare_local(settings) if settings.ray.address is None else None
     importlib.import_module(PRELOADED)
     import ray
 
@@ -72,10 +69,6 @@ def connect(settings: Settings) -> None:
     if settings.ray.address:
         _init(address=settings.ray.address, **arguments)
         return
-    # Sockets of Ray must have short paths, so its session lives in the system's temporary folder, not in data_dir.
-    folder = Path(tempfile.gettempdir()) / f"edgerad-ray-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    remove_old_sessions(folder)
     _init(
         address="local",
         num_cpus=settings.ray.num_cpus or max(LOGICAL_CPUS, os.cpu_count() or 1),
@@ -114,34 +107,21 @@ def _no_cluster(address: str, error: Exception) -> CannotStart:
     return CannotStart(f"{what}; Ray says: {str(error).partition(chr(10))[0][:200]}")
 
 
-def remove_old_sessions(folder: Path) -> None:
-    """Remove what ended clusters left behind, but for the newest one's logs: Ray itself never does.
-
-    A session's name ends with the pid of the process that began it, and its beginning sorts by time.
-    """
-    ended = [path for path in sorted(folder.glob("session_*_*")) if not _alive(path.name.rpartition("_")[2])]
-    for path in ended[:-1]:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _prepare_local(settings: Settings) -> None:
-    # Ray would keep its token in the home folder, readable by all. Read when ray is first imported: set before.
-    from edgerad import keyring
+def _prepare_local(settings: Settings) -> Path:
+    """Set what Ray reads when it is first imported; return the folder for its sessions, without ended ones."""
+    from edgerad import keyring, rayfolder
     from edgerad.sections import Secret
 
+    # Without it Ray takes 127.0.0.1 for the address that other machines reach this one by, and listens on all addresses
+    # (`ray._private.services.get_node_ip_address`). The name is historical: on macOS and Windows this is Ray's default.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    # Ray would keep its token in the home folder, readable by all.
     token = keyring.ensure(Secret(), settings.data_dir / "keys", "ray-token")
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(token.file)
+    folder = rayfolder.prepare()
+    rayfolder.remove_ended(folder)
+    return folder
 
 
 def disconnect() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
-from edgerad import cluster, keyring, preflight, runfile
+from edgerad import cluster, keyring, preflight, private, runfile, surroundings
 from edgerad.audit import Anchorer
 from edgerad.database import Database
 from edgerad.records import now
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ENDS_WITHIN = 10.0
 """Seconds that ingest has to end what is under way; what does not end is taken up again at the next start."""
+FIRST_MODEL_WITHIN = 120.0
+"""Seconds that a start waits for the first model before it goes on without."""
 Actor = Any
 """A Ray actor handle."""
 
@@ -54,8 +56,10 @@ def start(settings: Settings, progress: Callable[[str], None] = lambda _: None) 
     `progress` is told what is being started. Whatever fails, what was started is stopped again. Raises SettingsError,
     AlreadyRuns, and CannotStart with what to do.
     """
+    surroundings.keep_caches(settings.data_dir)
     preflight.check_settings(settings)
     preflight.check_folder(settings.data_dir)
+    private.tighten_data(settings.data_dir)
     held = runfile.claim(settings.data_dir)
     system = System(settings, Database(settings.database_url), held=held)
     try:
@@ -108,7 +112,10 @@ def _start_flow(system: System, progress: Callable[[str], None]) -> None:
         receiver = _add(system, "receiver", ReceiverActor, settings)
     for index in range(settings.ingest.actors if settings.kafka.bootstrap_servers else 1):
         _add(system, f"ingest-{index}", IngestActor, settings, index, run=True)
-    ray.get(ready)
+    # Intake and dashboard do not depend on a model: without one, images wait and `edgerad status` says why.
+    done, _ = ray.wait([ready], timeout=FIRST_MODEL_WITHIN)
+    if not done or ray.get(ready) is None:
+        progress("intake without a model: images wait until one serves, `edgerad status` says why none does")
     system.runs["rollout"] = rollout.run.remote()
     if receiver is not None:
         system.addresses["receiver"] = ray.get(receiver.address.remote())
@@ -285,9 +292,9 @@ def _start_dashboard(system: System) -> None:
     from dashboard import launch
 
     log = system.settings.data_dir / "run" / "dashboard.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    private.folder(log.parent)
     command, address = launch.command(system.settings)
-    with log.open("wb") as output:
+    with private.file(log).open("wb") as output:
         system.dashboard = subprocess.Popen(
             [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
+from edgerad import private
 from edgerad.records import Record
 from edgerad.settings import SettingsError
 
@@ -58,8 +59,8 @@ class Database:
         """The engine, made on first use; its errors name no parameters, which may be patient data."""
         if self._engine is None:
             if self.is_sqlite:
-                if self._url.database:
-                    Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+                if self._url.database and self._url.database != ":memory:":
+                    _make_private(Path(self._url.database))
                 self._engine = create_engine(
                     self._url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
                 )
@@ -106,6 +107,19 @@ class Database:
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
+
+
+def _make_private(path: Path) -> None:
+    """Make an empty database file that only this user may read, and close one that an older version left open.
+
+    SQLite gives the files of the log (-wal, -shm) the mode that the database has when it makes them. What cannot be
+    made here is told by SQLite, as an SQLAlchemyError.
+    """
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=private.FOLDER)
+        private.file(path)
+        for suffix in ("-wal", "-shm"):
+            private.tighten(path.with_name(path.name + suffix))
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from edgerad import envelope
+from edgerad import envelope, private
 from edgerad.sections import Secret
 from edgerad.settings import SettingsError
 
@@ -30,7 +30,7 @@ def ensure(secret: Secret, folder: Path, name: str, make: Callable[[], str] | No
         return secret
     path = folder / name
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private.folder(folder)
         content = make() if make else secrets.token_urlsafe(32)
         draft = folder / f"{name}.{os.getpid()}.new"
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from edgerad.sections import Secret
+from edgerad import private
+from edgerad.sections import EmptySecret, Secret
 from edgerad.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -24,10 +25,13 @@ class CannotStart(Exception):
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise SettingsError where a secret's file cannot be read, or what belongs together is not together."""
+    """Raise SettingsError where a secret is empty or its file cannot be read, or settings do not fit each other."""
     for key, secret in _secrets(settings):
         try:
             secret.reveal()
+        except EmptySecret:
+            where = f"{key}.file: {secret.file}" if secret.value is None else f"{key}.value"
+            raise SettingsError(f"setting {where} is empty; put the secret there, or drop the setting") from None
         except (OSError, UnicodeDecodeError) as error:
             what = error.strerror if isinstance(error, OSError) else "not text"
             msg = f"setting {key}.file: {secret.file} cannot be read ({what}); make it readable for edgerad's user"
@@ -66,7 +70,7 @@ def _missing(key: str, why: str) -> str:
 def check_folder(folder: Path) -> None:
     """Raise CannotStart unless the data folder can be written to."""
     try:
-        (folder / "run").mkdir(parents=True, exist_ok=True)
+        private.folder(folder / "run")
         probe = folder / "run" / "probe"
         probe.touch()
         probe.unlink()

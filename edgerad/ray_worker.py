@@ -1,4 +1,6 @@
-"""Imported by every Ray worker before anything else, and by who starts a cluster: Ray Serve does without pandas.
+"""Imported by every Ray worker before anything else, and by who starts a cluster: what holds in all of them.
+
+Loopback goes through no proxy (`edgerad.surroundings`), and Ray Serve does without pandas.
 
 Ray Serve imports pandas to write data frames into HTTP answers, which edgerad never gives, and does without where it is
 not installed. That is half of the time that importing Ray Serve takes, and a third of the memory (ADR 20). Whoever else
@@ -10,6 +12,8 @@ from __future__ import annotations
 import sys
 from importlib.abc import MetaPathFinder
 from types import FrameType
+
+from edgerad import surroundings
 
 SPARED = ("pandas", "ray.serve._private.utils")
 """A module, and the one of Ray that has no use for it here."""
@@ -32,7 +36,8 @@ def _importer() -> str:
 
 
 def install() -> None:
-    """Let it hold in this process; once is enough."""
+    """Let both hold in this process; once is enough."""
+    surroundings.prepare()
     if not any(isinstance(finder, _Sparing) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Sparing())
 

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
+from edgerad import private
+
 CLAIM_WITHIN = 2.0
 """Seconds that a start waits for the lock: whoever looks whether it is held, holds it for a moment."""
 
@@ -37,8 +39,8 @@ class RunFile:
     def write(self, data_dir: Path) -> None:
         """Write the file whole or not at all."""
         path = _path(data_dir)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".new")
+        private.folder(path.parent)
+        draft = private.file(path.with_suffix(".new"))
         draft.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
         draft.replace(path)
 
@@ -49,8 +51,8 @@ def claim(data_dir: Path) -> IO[str]:
     Raises AlreadyRuns when another process has it, OSError when the folder cannot be written.
     """
     path = _path(data_dir).with_suffix(".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held = path.open("a")
+    private.folder(path.parent)
+    held = private.file(path).open("a")
     deadline = time.monotonic() + CLAIM_WITHIN
     while not _locked(held, fcntl.LOCK_EX):
         if time.monotonic() > deadline:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from edgerad.settings import SettingsError
+from edgerad.surroundings import is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -309,6 +310,8 @@ def _client(config: StoreConfig) -> S3Client:
             read_timeout=config.read_timeout,
             retries={"mode": "standard", "total_max_attempts": config.max_attempts},
             max_pool_connections=config.max_connections,
+            # None: as the environment says. No entry of `no_proxy` exempts [::1] for urllib and is right for httpx.
+            proxies={} if is_loopback(config.endpoint_url) else None,
             # Newer boto3 adds CRC trailers that Ceph 16 and other older servers refuse or store as content.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

@@ -105,6 +105,8 @@ class ScorerDeployment:
         from serve.shelf import Shelf
 
         configure_logging(settings.telemetry)
+        if settings.ray.address is None:
+            _listen_on_loopback_only()
         sys.setswitchinterval(SWITCH_INTERVAL)
         cv2.setNumThreads(1)  # several images are decoded at a time; threads within one would only add to them
         store = ObjectStore(config_from(settings.store))
@@ -138,6 +140,18 @@ class ScorerDeployment:
     async def model(self) -> str | None:
         """Return the digest of the model in service in this replica."""
         return self._replica.model_digest
+
+
+def _listen_on_loopback_only() -> None:
+    """Keep this replica's gRPC server off the network: Serve starts it on all addresses after this constructor.
+
+    Serve uses it between deployments where RAY_SERVE_USE_GRPC_BY_DEFAULT asks for it, and has no setting for its
+    address (`ray.serve._private.replica`, Ray 2.60). A test looks at the listeners of a running edge.
+    """
+    from ray.serve._private import replica
+
+    add_port = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: add_port(server, address.replace("[::]", "127.0.0.1"))
 
 
 def deploy(

@@ -32,6 +32,7 @@ def demo(
     On a terminal the dashboard stays open until Ctrl-C; without one, or with --once, the demo ends by itself. Exit
     status 0 when every image is accounted for, 1 when one is not or something stalled, 2 for wrong options.
     """
+    from edgerad import surroundings
     from edgerad.demo.run import DemoOptions, run
     from edgerad.demo.view import LineView, LiveView
     from edgerad.preflight import CannotStart
@@ -39,6 +40,7 @@ def demo(
     from edgerad.store import StoreError
     from edgerad.telemetry import configure_logging
 
+    surroundings.keep_private()
     options = DemoOptions(images, kafka, s3, database, count, seed, port)
     interactive = sys.stderr.isatty() and sys.stdout.isatty() and not once
     signal.signal(signal.SIGTERM, _interrupt)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgerad import runfile
+from edgerad import private, runfile, surroundings
 from edgerad.settings import load_settings
 from edgerad.telemetry import configure_logging
 
@@ -25,6 +25,7 @@ def up(
 
     Exit status 1 when it cannot start: the last line says why and what to do.
     """
+    surroundings.keep_private()
     overrides: dict[str, Any] = {"role": role} if role else {}
     settings = load_settings(None, **overrides)
     if running := runfile.read(settings.data_dir):
@@ -63,8 +64,8 @@ def _interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - the signat
 
 def _detach(arguments: list[str], data_dir: Path, timeout: float) -> None:
     log = data_dir / "run" / "edgerad.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    begun = log.stat().st_size if log.exists() else 0
+    private.folder(log.parent)
+    begun = private.file(log).stat().st_size
     with log.open("ab") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "edgerad.cli", "up", *arguments],

@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from edgerad import private
+
 CHUNK = 2**20
 SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -57,7 +59,7 @@ class Draft:
         """Start an empty one."""
         self.path, self.size = path, 0
         self.md5, self.sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-        self._file = path.open("wb")
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, private.FILE), "wb")
 
     def write(self, data: bytes) -> None:
         """Append."""
@@ -89,9 +91,9 @@ class Disk:
 
     def __init__(self, folder: Path) -> None:
         """Open or create the folder, removing files that a crash left without a row."""
-        self._files = folder / "files"
-        self._files.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._held = (folder / "lock").open("w")
+        private.folder(folder)
+        self._files = private.folder(folder / "files")
+        self._held = private.file(folder / "lock").open("w")
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -101,7 +103,7 @@ class Disk:
             )
             raise RuntimeError(msg) from None
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(folder / "index.db", check_same_thread=False, isolation_level=None)
+        self._db = sqlite3.connect(private.file(folder / "index.db"), check_same_thread=False, isolation_level=None)
         self._db.executescript(SCHEMA)
         self._db.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns, also in WAL mode
         known = {row[0] for row in self._db.execute("SELECT file FROM object")}

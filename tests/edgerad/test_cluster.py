@@ -1,9 +1,7 @@
-"""The local Ray cluster: what ended ones left behind, and what is told when none comes up."""
+"""The local Ray cluster: what is told when none comes up, and who ends it."""
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,32 +19,6 @@ def _same_environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
-
-
-def dead_pid() -> int:
-    """Return the pid of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_sessions_of_ended_clusters_are_removed_but_for_the_newest(tmp_path: Path) -> None:
-    gone = dead_pid()
-    ended = [tmp_path / f"session_2026-01-0{day}_10-00-00_000001_{gone}" for day in (1, 2, 3)]
-    alive = tmp_path / f"session_2026-01-01_09-00-00_000001_{os.getpid()}"
-    other = tmp_path / "something_else"
-    for folder in (*ended, alive, other):
-        (folder / "logs").mkdir(parents=True)
-    (tmp_path / "session_latest").symlink_to(ended[2])
-    cluster.remove_old_sessions(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [alive.name, ended[2].name, other.name, "session_latest"]
-    )
-
-
-def test_a_folder_without_sessions_is_fine(tmp_path: Path) -> None:
-    cluster.remove_old_sessions(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cluster_that_does_not_come_up_is_told_after_three_tries(
