@@ -32,6 +32,8 @@ from edgerad.scoring import Outcome, Refused, Scored
 
 Row = TypeVar("Row")
 PENDING, ASSESSED, QUARANTINED, DELETED = "pending", "assessed", "quarantined", "deleted"
+IN_SERVICE = ("serving", "fallback")
+"""States of a rollout whose model serves."""
 DETAIL_LIMIT = 512
 
 # What every batch asks and writes. Kept, so that each is built and compiled once: that costs more than running it.
@@ -381,6 +383,6 @@ def model_in_service(database: Database, edge_id: str, finding: str) -> str | No
     """Return the digest of the model that was last put into service at an edge, or None."""
     with database.read() as session:
         query = select(Rollout.model_digest).where(
-            Rollout.edge_id == edge_id, Rollout.finding == finding, Rollout.state == "serving"
+            Rollout.edge_id == edge_id, Rollout.finding == finding, Rollout.state.in_(IN_SERVICE)
         )
         return session.execute(query.order_by(Rollout.rollout_id.desc()).limit(1)).scalar_one_or_none()

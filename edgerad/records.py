@@ -309,7 +309,11 @@ class Model(Record):
 
 
 class Rollout(Record):
-    """A model put into service at an edge, or refused there with the reason; the newest `serving` one is in service."""
+    """A model put into service at an edge, or refused there with the reason.
+
+    `state` is serving, fallback (it serves because a better one cannot) or refused; the newest serving or fallback one
+    is in service.
+    """
 
     __tablename__ = "rollout"
     rollout_id: Mapped[int] = mapped_column(Identity, primary_key=True, autoincrement=True)

@@ -113,7 +113,6 @@ def pull(store: ObjectStore, finding: str, digest: str, into: Path) -> Path:
             name = item.key.removeprefix(prefix)
             (aside / name).write_bytes(_fetch(store, item, name, digest))
         _check_whole(aside, files, digest)
-        aside.chmod(0o755)
         try:
             aside.rename(target)
         except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,18 +12,20 @@ from sqlalchemy import select
 
 from edgerad import ledger, registry
 from edgerad.records import Rollout
-from edgerad.store import ObjectGone, ObjectStore, StoreUnavailable
+from edgerad.store import ObjectGone, ObjectStore, StoreError, StoreUnavailable
 from edgerad.telemetry import get_logger
 from serve import site
 from serve.bundle import BundleError
 from serve.calibrate import Calibration
-from serve.shelf import Shelf, bundled_digest
+from serve.shelf import Shelf
 
 if TYPE_CHECKING:
     from edgerad.database import Database
     from edgerad.settings import Settings
 
 COMPONENT = "rollout"
+LOST_AFTER = 30.0
+"""Seconds without a replica after which the files of the model in service are looked at."""
 
 
 Swap = Callable[[str, Calibration | None], None]
@@ -44,6 +47,12 @@ class Follower:
         self._applied: Calibration | None = None
         self._considered: dict[str, int] = {}
         self._newest_review: int | None = None
+        self._not_run: dict[str, str] = {}
+        self._told: set[str] = set()
+        self.serving: str | None = None
+        """Digest of the model that Serve runs; None while there is none."""
+        self.trouble: str | None = None
+        """Why a better model does not serve, or none; None when all is well."""
         self._log = get_logger(COMPONENT)
 
     @property
@@ -51,16 +60,82 @@ class Follower:
         """Version of the site's calibration in service; `bundle` when it is the model's own."""
         return self._applied.version if self._applied else "bundle"
 
-    def start(self) -> str:
-        """Put the model that was last in service here, else the shipped one, into service; return its digest."""
-        digest = ledger.model_in_service(self._database, self._edge, self._finding)
-        first = digest is None
-        if digest is None:
-            digest = bundled_digest(self._finding)
-        seconds = self._timed_swap(digest)
-        if first:
+    def start(self) -> str | None:
+        """Put the best model that works on this machine into service; return its digest, None when no model works.
+
+        The best is the one that was put into service last; then come those that served before it; then the shipped one.
+        One that is missing, damaged, or that Serve cannot run gives way to the next: a fallback, which is noted.
+        Call it again to leave a fallback, or to begin to score, as soon as a better model is there.
+        """
+        wrong: list[str] = []
+        disturbed = False
+        for digest in self._candidates():
+            if digest == self.serving and not disturbed:
+                break
+            if self.serving is not None and (text := self._not_run.get(digest)):
+                wrong.append(text)  # every attempt would disturb the model that serves
+                continue
+            try:
+                self._shelf.check(digest)
+                disturbed = True
+                seconds = self._timed_swap(digest)
+            except TimeoutError as error:  # a busy cluster, not the model: the same one is tried again
+                self.serving, self.trouble = None, str(error)
+                return None
+            except (BundleError, StoreError, OSError, RuntimeError) as error:
+                wrong.append(self._tell_of(digest, str(error)[:500]))
+                if isinstance(error, RuntimeError):
+                    self._not_run[digest] = wrong[-1]
+                continue
+            self._take_note(digest, wrong, seconds)
+            break
+        else:
+            self.serving = None
+        self.trouble = "; ".join(wrong) or (None if self.serving else "there is no model")
+        return self.serving
+
+    @property
+    def is_fallback(self) -> bool:
+        """Whether a better model than the one that serves could not be put into service."""
+        return self.serving is not None and self.trouble is not None
+
+    def look_after(self) -> None:
+        """Put a model into service again where none runs any more, because its files were lost while it served."""
+        if self.serving is None:
+            return
+        try:
+            self._shelf.check(self.serving)
+        except (BundleError, StoreError, OSError):
+            self.serving = None
+            self.start()
+
+    def _candidates(self) -> list[str]:
+        """Return the digests of the models that may serve, the best first."""
+        with self._database.read() as session:
+            query = select(Rollout.model_digest).where(
+                Rollout.edge_id == self._edge, Rollout.finding == self._finding, Rollout.state == "serving"
+            )
+            proven = list(session.scalars(query.order_by(Rollout.rollout_id.desc())))
+        shipped = self._shelf.shipped()
+        return list(dict.fromkeys([*proven, *([shipped] if shipped else [])]))
+
+    def _take_note(self, digest: str, wrong: list[str], seconds: float) -> None:
+        """Note what serves from now on, unless it is what served before: a restart is no rollout."""
+        before = ledger.model_in_service(self._database, self._edge, self._finding)
+        if wrong and before != digest:
+            self._note(digest, "fallback", f"in the place of a model that cannot serve: {wrong[0]}"[:500], seconds)
+        elif not wrong and before is None:
             self._note(digest, "serving", "shipped with edgerad", seconds)
-        return digest
+        elif not wrong and before != digest:
+            self._note(digest, "serving", "can serve again", seconds)
+
+    def _tell_of(self, digest: str, reason: str) -> str:
+        """Log, once for each reason, that a model cannot serve; return it as text."""
+        text = f"model {digest[:12]}: {reason}"
+        if text not in self._told:
+            self._told.add(text)
+            self._log.error("model cannot serve", model_digest=digest, reason=reason)
+        return text
 
     def step(self) -> str | None:
         """Look at the registry once; return the digest of a model newly put into service, or None."""
@@ -69,11 +144,11 @@ class Follower:
         except StoreUnavailable:
             self._log.warning("core store does not answer; the model in service stays")
             return None
-        serving = ledger.model_in_service(self._database, self._edge, self._finding)
-        if wanted is None or wanted == serving:
+        if wanted is None or wanted == self.serving:
             return None
-        if self._is_refused(wanted) or (seconds := self._proven_swap(wanted, serving)) is None:
+        if self._is_refused(wanted) or (seconds := self._proven_swap(wanted, self.serving)) is None:
             return None
+        self.trouble = None
         self._note(wanted, "serving", "promoted by the core", seconds)
         self._log.info("model in service", model_digest=wanted, seconds=round(seconds, 2))
         return wanted
@@ -81,6 +156,7 @@ class Follower:
     def _proven_swap(self, wanted: str, serving: str | None) -> float | None:
         """Prove a model on this machine and have Serve run it; return the seconds of the swap, None where it failed."""
         try:
+            self._shelf.check(wanted)
             self._shelf.scorer(wanted)  # signature, digest, parity report, golden cases
             return self._timed_swap(wanted)
         except StoreUnavailable:
@@ -102,7 +178,7 @@ class Follower:
         Returns a calibration newly in service (the bundle's has the version `bundle`), or None. A swap that fails is
         tried again at the next call.
         """
-        digest = ledger.model_in_service(self._database, self._edge, self._finding)
+        digest = self.serving
         if digest is None:
             return None
         if self._tuning.calibrate:
@@ -149,7 +225,7 @@ class Follower:
         started = time.perf_counter()
         calibration = site.current(self._database, self._site(digest))
         self._swap(digest, calibration)
-        self._applied = calibration
+        self._applied, self.serving = calibration, digest
         return time.perf_counter() - started
 
     def _go_back(self, serving: str | None) -> None:
@@ -195,25 +271,46 @@ class RolloutActor:
 
         configure_logging(settings.telemetry)
         self._settings = settings
+        self._turn = threading.Lock()
         self._database = Database(settings.database_url)
         core = ObjectStore(config_from(settings.core.store)) if settings.core.store.endpoint_url else None
         self._follower = Follower(settings, self._database, core, partial(app.deploy, settings))
 
-    def start(self) -> str:
-        """Put the first model into service; returns its digest when it serves."""
-        return self._follower.start()
+    def start(self) -> str | None:
+        """Put the first model into service; returns its digest when it serves, None when no model can."""
+        with self._turn:
+            return self._follower.start()
 
     def run(self) -> None:
         """Follow the registry until the actor ends."""
         from serve import app
 
         last = 0.0
+        since = time.monotonic()  # when replicas were last seen
         while True:
-            if time.monotonic() - last >= self._settings.core.poll_interval:
-                self._follower.step()
-                self._follower.calibrate()
+            replicas = app.replicas()
+            since = time.monotonic() if replicas else since
+            if time.monotonic() - last >= self._settings.core.poll_interval and self._turn.acquire(blocking=False):
+                try:
+                    self._follow(is_lost=time.monotonic() - since > LOST_AFTER)
+                finally:
+                    self._turn.release()
                 last = time.monotonic()
-            digest = ledger.model_in_service(self._database, self._settings.ship.edge_id, self._settings.finding)
-            figures = {"replicas": app.replicas(), "model": digest, "calibration": self._follower.calibration}
+            follower = self._follower
+            figures = {
+                "replicas": replicas,
+                "model": follower.serving,
+                "calibration": follower.calibration,
+                "fallback": follower.is_fallback,
+                "trouble": follower.trouble,
+            }
             ledger.report(self._database, COMPONENT, figures)
             time.sleep(min(self._settings.core.poll_interval, 2.0))
+
+    def _follow(self, is_lost: bool) -> None:
+        if is_lost:
+            self._follower.look_after()
+        if self._follower.serving is None or self._follower.is_fallback:
+            self._follower.start()
+        self._follower.step()
+        self._follower.calibrate()

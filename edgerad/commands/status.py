@@ -65,7 +65,12 @@ def figures(settings: Settings) -> dict[str, Any]:
                 ),
             }
     if settings.is_edge:
-        found["model"] = ledger.model_in_service(database, settings.ship.edge_id, settings.finding)
+        rollout = found["components"].get("rollout", {})
+        found["model"] = (
+            rollout["model"]
+            if "model" in rollout
+            else ledger.model_in_service(database, settings.ship.edge_id, settings.finding)
+        )
     database.close()
     return found
 

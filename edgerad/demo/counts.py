@@ -10,7 +10,7 @@ from sqlalchemy import Select, func, select
 
 from edgerad.database import Database
 from edgerad.demo.feed import Fed
-from edgerad.ledger import ASSESSED, DELETED, PENDING, QUARANTINED
+from edgerad.ledger import ASSESSED, DELETED, IN_SERVICE, PENDING, QUARANTINED
 from edgerad.records import (
     Alert,
     Assessment,
@@ -79,7 +79,7 @@ def look(database: Database) -> Counts:
         run = session.scalars(select(TrainingRun).order_by(TrainingRun.started_at.desc()).limit(1)).first()
         rollout = session.get(ComponentStatus, "rollout")
         served = session.scalars(
-            select(Rollout.model_digest).where(Rollout.state == "serving").order_by(Rollout.rollout_id)
+            select(Rollout.model_digest).where(Rollout.state.in_(IN_SERVICE)).order_by(Rollout.rollout_id)
         )
         return Counts(
             received=sum(states.values()),

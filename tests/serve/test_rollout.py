@@ -12,7 +12,7 @@ from edgerad.audit import verify
 from edgerad.database import Database
 from edgerad.records import Assessment, Image, Review, Rollout
 from edgerad.settings import load_settings
-from edgerad.store import ObjectStore, StoreConfig, StoreUnavailable
+from edgerad.store import ObjectGone, ObjectStore, StoreConfig, StoreUnavailable
 from serve import site
 from serve.bundle import BundleError
 from serve.calibrate import Calibration
@@ -34,8 +34,10 @@ class Stage:
         self.calibrations: list[Calibration | None] = []
         self.fails: Exception | None = None
         self.proof: Exception | None = None
+        self.damage: dict[str, Exception] = {}
         monkeypatch.setattr(registry, "current", self._current)
         monkeypatch.setattr(Shelf, "scorer", self._scorer)
+        monkeypatch.setattr(Shelf, "check", self._check)
         core = ObjectStore(StoreConfig("http://127.0.0.1:9", "core", "k", "s"))
         self.follower = Follower(load_settings(data_dir=folder), self.database, core, self._swap)
 
@@ -48,11 +50,19 @@ class Stage:
         if self.proof:
             raise self.proof
 
+    def _check(self, digest: str) -> None:
+        if digest in self.damage:
+            raise self.damage[digest]
+
     def _swap(self, digest: str, calibration: Calibration | None) -> None:
         if self.fails:
             raise self.fails
         self.swaps.append(digest)
         self.calibrations.append(calibration)
+
+    def again(self) -> Follower:
+        """A follower without a core, as after a restart."""
+        return Follower(load_settings(data_dir=self.folder), self.database, None, self._swap)
 
     @property
     def noted(self) -> list[tuple[str, str]]:
@@ -155,6 +165,142 @@ def test_without_a_core_the_shipped_model_stays_in_service(stage: Stage) -> None
     assert stage.swaps == [bundled_digest("pneumonia")] * 2
 
 
+MISSING = {
+    "missing": ObjectGone("model bbbbbbbbbbbb is not on this machine, and there is no core to fetch it from"),
+    "damaged": BundleError("model.tflite is corrupted"),
+    "unreachable": StoreUnavailable("the core does not answer"),
+    "unreadable": PermissionError(13, "Permission denied"),
+}
+
+
+@pytest.mark.parametrize("why", MISSING)
+def test_a_model_that_is_missing_or_damaged_at_the_start_gives_way_to_the_shipped_one(stage: Stage, why: str) -> None:
+    shipped = bundled_digest("pneumonia")
+    stage.wanted = NEW
+    stage.follower.step()
+    stage.damage[NEW] = MISSING[why]
+    follower = stage.again()
+    assert follower.start() == follower.serving == shipped
+    assert follower.is_fallback
+    assert str(MISSING[why]) in str(follower.trouble)
+    assert stage.serving == shipped, "readings and calibrations belong to the model that serves"
+    assert stage.noted[2:] == [(shipped, "fallback")]
+    assert follower.start() == shipped
+    assert stage.again().start() == shipped
+    assert stage.noted[2:] == [(shipped, "fallback")], "noted once"
+    del stage.damage[NEW]
+    assert follower.start() == NEW, "it is left as soon as the better model is there"
+    assert (follower.is_fallback, follower.trouble) == (False, None)
+    assert stage.noted[3:] == [(NEW, "serving")]
+
+
+def test_the_last_proven_model_comes_before_the_shipped_one(stage: Stage) -> None:
+    older = "c" * 64
+    for stage.wanted in (older, NEW):
+        stage.follower.step()
+    stage.damage[NEW] = BundleError("damaged")
+    assert stage.again().start() == older
+    stage.damage[older] = BundleError("damaged, too")
+    assert stage.again().start() == bundled_digest("pneumonia")
+
+
+def test_without_any_model_nothing_fails_and_scoring_starts_when_one_comes(stage: Stage) -> None:
+    shipped = bundled_digest("pneumonia")
+    stage.damage[shipped] = BundleError("the shipped model is damaged")
+    stage.swaps.clear()
+    follower = stage.again()
+    for _ in range(2):
+        assert follower.start() is None
+        assert follower.step() is None
+        assert follower.calibrate() is None
+    assert follower.trouble == f"model {shipped[:12]}: the shipped model is damaged"
+    assert not follower.is_fallback
+    assert stage.swaps == []
+    del stage.damage[shipped]
+    assert follower.start() == shipped
+    assert (stage.swaps, follower.trouble) == ([shipped], None)
+
+
+def test_without_any_model_the_core_s_is_taken(stage: Stage) -> None:
+    stage.damage[bundled_digest("pneumonia")] = BundleError("damaged")
+    follower = Follower(load_settings(data_dir=stage.folder), stage.database, stage.follower._core, stage._swap)
+    assert follower.start() is None
+    stage.wanted = NEW
+    assert follower.step() == follower.serving == NEW
+    assert (follower.trouble, follower.is_fallback) == (None, False)
+
+
+def test_a_shipped_bundle_without_a_readable_manifest_is_no_model(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.bundle._models", lambda: tmp_path)
+    fresh = Database(f"sqlite:///{tmp_path / 'fresh.db'}")
+    fresh.upgrade()
+    follower = Follower(load_settings(data_dir=tmp_path), fresh, None, stage._swap)
+    assert (follower.start(), follower.trouble) == (None, "there is no model")
+    (tmp_path / "pneumonia").mkdir()
+    (tmp_path / "pneumonia" / "bundle.json").write_text("{")
+    assert follower.start() is None
+
+
+def test_a_model_that_serve_cannot_run_gives_way_and_is_not_tried_while_another_serves(stage: Stage) -> None:
+    shipped = bundled_digest("pneumonia")
+    stage.wanted = NEW
+    stage.follower.step()
+    told: list[str] = []
+
+    def swap(digest: str, _: Calibration | None) -> None:
+        told.append(digest)
+        if digest == NEW:
+            raise RuntimeError("replicas do not come up")
+
+    follower = Follower(load_settings(data_dir=stage.folder), stage.database, None, swap)
+    assert follower.start() == shipped
+    assert follower.start() == shipped
+    assert told == [NEW, shipped], "an attempt would disturb what serves"
+    assert follower.is_fallback
+
+
+def test_an_attempt_that_failed_leaves_the_fallback_deployed(stage: Stage) -> None:
+    shipped = bundled_digest("pneumonia")
+    stage.wanted = NEW
+    stage.follower.step()
+    stage.damage[NEW] = BundleError("damaged")
+    told: list[str] = []
+
+    def swap(digest: str, _: Calibration | None) -> None:
+        told.append(digest)
+        if digest == NEW:
+            raise RuntimeError("replicas do not come up")
+
+    follower = Follower(load_settings(data_dir=stage.folder), stage.database, None, swap)
+    assert follower.start() == shipped
+    del stage.damage[NEW]
+    assert follower.start() == shipped
+    assert told == [shipped, NEW, shipped], "Serve's goal is the fallback again"
+
+
+def test_a_busy_cluster_at_the_start_is_not_the_models_fault(stage: Stage) -> None:
+    stage.fails = TimeoutError("Serve did not run the model within 300 s")
+    follower = stage.again()
+    assert follower.start() is None
+    assert follower.trouble == "Serve did not run the model within 300 s"
+    stage.fails = None
+    assert follower.start() == bundled_digest("pneumonia")
+    assert [state for _, state in stage.noted] == ["serving"]
+
+
+def test_a_model_that_is_lost_while_it_serves_gives_way(stage: Stage) -> None:
+    stage.wanted = NEW
+    stage.follower.step()
+    stage.follower.look_after()
+    assert stage.follower.serving == NEW, "its files are there: Serve will start its replica again"
+    stage.damage[NEW] = ObjectGone("gone")
+    stage.follower.look_after()
+    assert stage.follower.serving == bundled_digest("pneumonia")
+    assert stage.follower.is_fallback
+
+
 def read_cases(database: Database, digest: str, count: int, b: float, source: str = "person") -> None:
     """Write assessed images and what a person read, as if the model's logits were off by `b`."""
     rng = np.random.default_rng(count)
@@ -201,8 +347,7 @@ def test_a_site_that_differs_gets_its_own_calibration_and_can_go_back(stage: Sta
     assert back.version == "bundle"
     assert stage.calibrations[-1:] == [None]
     assert stage.follower.calibrate() is None, "what a person took back is not put in again by the same readings"
-    again = Follower(load_settings(data_dir=stage.folder), stage.database, None, stage._swap)
-    again.start()
+    stage.again().start()
     assert stage.calibrations[-1] is None
 
 

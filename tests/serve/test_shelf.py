@@ -98,3 +98,65 @@ def test_a_bundle_under_another_name_is_not_taken_for_it(settings: Settings, pub
     shutil.copytree(shelf.path(published), other)
     with pytest.raises(BundleError, match="holds another"):
         shelf.scorer("e" * 64)
+
+
+def spoil(file: Path) -> None:
+    """Cut a file's last byte off, as a full or failing disk does."""
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def test_a_damaged_copy_is_fetched_again_where_there_is_a_core(settings: Settings, published: str) -> None:
+    shelf = Shelf(settings)
+    shelf.check(published)
+    for name in ("model.tflite", "bundle.json"):
+        spoil(shelf.path(published) / name)
+        shelf.check(published)
+        assert shelf.scorer(published).bundle.digest == published
+    assert [path.name for path in (settings.data_dir / "models").iterdir()] == [published]
+    assert (settings.data_dir / "models").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("endpoint", [None, "http://127.0.0.1:9"])
+def test_a_damaged_copy_stays_and_is_named_where_the_core_gives_no_other(
+    settings: Settings, published: str, endpoint: str | None
+) -> None:
+    spoil(Shelf(settings).path(published) / "model.tflite")
+    store = settings.core.store.model_copy(update={"endpoint_url": endpoint, "connect_timeout": 1.0})
+    alone = settings.model_copy(update={"core": settings.core.model_copy(update={"store": store})})
+    for _ in range(2):
+        with pytest.raises(BundleError, match="corrupted"):
+            Shelf(alone).check(published)
+    assert [path.name for path in (settings.data_dir / "models").iterdir()] == [published]
+
+
+def test_a_missing_model_without_a_core_is_gone(settings: Settings) -> None:
+    alone = settings.model_copy(update={"core": CoreSettings()})
+    with pytest.raises(ObjectGone, match="no core to fetch it from"):
+        Shelf(alone).check("f" * 64)
+
+
+def test_another_bundle_under_its_name_is_replaced_by_the_right_one(settings: Settings, published: str) -> None:
+    shelf = Shelf(settings)
+    copy = shelf.path(published)
+    shutil.rmtree(copy)
+    shutil.copytree(bundled_model(), copy)
+    shelf.check(published)
+    assert shelf.scorer(published).bundle.digest == published
+
+
+@pytest.mark.parametrize("manifest", [None, b"", b"{", b"[]", b"{}", b"\xff"])
+def test_a_shipped_model_that_is_damaged_is_a_bundle_error(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: bytes | None
+) -> None:
+    digest = bundled_digest("pneumonia")
+    monkeypatch.setattr("serve.bundle._models", lambda: tmp_path)
+    (tmp_path / "pneumonia").mkdir()
+    if manifest is not None:
+        (tmp_path / "pneumonia" / "bundle.json").write_bytes(manifest)
+    with pytest.raises(BundleError):
+        bundled_digest("pneumonia")
+    alone = settings.model_copy(update={"core": CoreSettings()})
+    assert Shelf(alone).shipped() is None
+    with pytest.raises((BundleError, ObjectGone)):
+        Shelf(alone).check(digest)
