@@ -1,4 +1,4 @@
-"""The dashboard: `streamlit run dashboard/app.py`; see launch.py for how edgerad starts it."""
+"""The dashboard's pages; launch.py serves them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from edgerad.settings import SettingsError
 def main() -> None:
     """Draw the frame and the chosen page; each role sees the pages it has data for."""
     st.set_page_config(page_title="edgerad", layout="wide", initial_sidebar_state=230)
+    if "Origin" in st.context.headers:
+        # The door (launch.py) lets no Origin through, and a browser always sends one: Streamlit was started without it.
+        st.error("Start the dashboard with `edgerad up` or `python -m dashboard.launch`: this way it is not protected.")
+        return
     try:
         settings = parts.settings()
     except SettingsError as error:
-        st.error(f"The settings are wrong, so there is nothing to show.\n\n{error}")
+        st.error(f"The settings are wrong. {parts.plain(error)}")
         return
     pages = {}
     if settings.is_edge:

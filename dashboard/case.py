@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard import parts, viewer
 from edgerad import decisions, queries
 from edgerad.reasons import REASONS
-from edgerad.records import Assessment
+from edgerad.records import AlertEvent, Assessment, Image
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def _page() -> None:
     view = queries.view_case(parts.database(), image_id) if image_id else None
     if view is None:
         st.info(
-            "There is no such image here; it may belong to another edge."
+            "There is no such image here. It may belong to another edge."
             if image_id
             else "Open a case from the worklist."
         )
@@ -54,9 +54,7 @@ def _facts(view: queries.CaseView) -> None:
         + "".join(f'<div class="er-small">{parts.escaped(line)}</div>' for line in lines if line)
     )
     if newest is None:
-        reason = view.image.reason
-        advice = f". {REASONS[reason]}" if reason in REASONS else ""
-        st.warning(f"Not scored: {view.image.state}{f' ({reason})' if reason else ''}{advice}")
+        st.warning(_not_scored(view.image, view.refused_for))
         return
     origin = parts.origin(newest.model_digest, newest.calibration_version, newest.threshold_version)
     risk = parts.escaped(parts.percent(newest.probability))
@@ -68,21 +66,33 @@ def _facts(view: queries.CaseView) -> None:
     _alert(view)
 
 
+def _not_scored(image: Image, detail: str) -> str:
+    if image.state == "pending":
+        return "Not scored yet: the image waits for its turn."
+    if image.state == "deleted":
+        return "Not scored: the object was deleted before."
+    reason = image.reason or "unknown"
+    more = f" ({detail})" if detail else ""
+    return f"Not scored: {parts.plain(reason + more)}. {REASONS.get(reason, '')} Read the image as usual."
+
+
 def _alert(view: queries.CaseView) -> None:
     alert = view.alert
     if alert is None:
         return
     if alert.state != "open":
         when = f", {parts.local(alert.acknowledged_at)}" if alert.acknowledged_at else ""
-        st.success(f"Alert acknowledged by {alert.acknowledged_by}{when}")
+        st.success(f"Alert acknowledged by {parts.plain(alert.acknowledged_by)}{when}.")
+        if alert.acknowledged_at:
+            with st.popover("Withdraw the acknowledgement"):
+                parts.withdraw(alert.alert_id, alert.acknowledged_at)
         return
-    raised = f" and was raised {alert.level} times" if alert.level else ""
-    st.error(f"The alert waits for {parts.since(alert.opened_at)}{raised}; nobody has acknowledged it.")
+    st.error(f"Alert {parts.open_for(alert.opened_at, alert.level)}. Nobody has acknowledged it.")
     if st.button("Acknowledge", type="primary"):
         parts.decide(
             lambda: decisions.acknowledge(parts.database(), alert.alert_id, parts.person()),
             "Alert acknowledged.",
-            "Somebody had acknowledged this alert before.",
+            "Somebody else has already acknowledged this alert.",
         )
 
 
@@ -112,11 +122,11 @@ def _decide(view: queries.CaseView) -> None:
                     comment,
                     assessment_id=newest.assessment_id,
                 )
-                parts.decide(reading, f"Recorded: {title.lower()}.", "This reading was recorded before.")
+                parts.decide(reading, f"Recorded: {title.lower()}.", "This reading was already recorded.")
 
 
 def _choices(assessment: Assessment) -> tuple[tuple[str, str], ...]:
-    finding = assessment.finding
+    finding = parts.plain(assessment.finding)
     present, absent = finding.capitalize(), f"No {finding}"
     if assessment.triage == "high":
         present, absent = f"Confirm {finding}", f"Overrule: no {finding}"
@@ -134,15 +144,33 @@ def _history(view: queries.CaseView) -> None:
         lines.append((review.reviewed_at, f"read as {review.verdict} by {by}{said}"))
     for row in view.assessments:
         origin = parts.origin(row.model_digest, row.calibration_version, row.threshold_version)
-        decided = "" if row.role == "primary" else f", {row.role}: it did not decide"
+        decided = "" if row.role == "primary" else f", {row.role}: not used for triage"
         lines.append((row.assessed_at, f"scored {parts.percent(row.probability)} ({row.triage}{decided}) by {origin}"))
     for event in view.events:
-        lines.append((event.at, f"alert {event.kind} ({event.channel}) {event.detail}".strip()))
+        lines.append((event.at, _event(event)))
     if view.shipment:
-        lines.append((view.shipment.queued_at, f"to the core ({view.shipment.why}): {view.shipment.state}"))
+        lines.append((view.shipment.queued_at, f"to be sent to the core ({view.shipment.why}): {view.shipment.state}"))
     lines.append((view.image.registered_at, f"arrived ({view.image.source})"))
+    lines.sort(key=lambda line: line[0], reverse=True)
+    name = f"history-{view.image.image_id}"
+    start = parts.start(name, len(lines))
     rows = "".join(
         f"<tr><td>{parts.escaped(parts.local(at))}</td><td>{parts.escaped(what)}</td></tr>"
-        for at, what in sorted(lines, key=lambda line: line[0], reverse=True)
+        for at, what in lines[start : start + parts.PAGE]
     )
     st.html(f'<table class="er-history">{rows}</table>')
+    parts.pager(name, len(lines))
+
+
+def _event(event: AlertEvent) -> str:
+    """Return what happened to an alert, in words."""
+    person = event.person or "somebody"  # events of older versions name nobody
+    return {
+        "opened": "alert opened",
+        "sent": f"alert sent by {event.channel}",
+        "failed": f"alert not delivered by {event.channel}: {event.detail}",
+        "escalated": f"alert escalated to {event.detail}",
+        "acknowledged": f"alert acknowledged by {person}",
+        "reopened": f"acknowledgement withdrawn by {person}: {event.comment}",
+        "clock": f"alert's opening time corrected: {event.detail}",
+    }.get(event.kind, f"alert {event.kind}")

@@ -13,8 +13,6 @@ from edgerad.records import CoreCase
 CHOICES = (("positive", "Yes", "Y"), ("negative", "No", "N"), ("unsure", "Cannot tell", "U"))
 """Verdict, its button, its key; Streamlit reserves C and R."""
 BACK_KEY = "B"
-REMEMBERED = 20
-"""Cases of this session that one can go back to."""
 
 
 def main() -> None:
@@ -25,46 +23,48 @@ def main() -> None:
 def _page() -> None:
     again = st.session_state.get("label_again")
     case = queries.core_case(parts.database(), again) if again else None
+    waiting = queries.count_unlabelled(parts.database())
     if case is None:
-        case = next(iter(queries.unlabelled(parts.database(), 1)), None)
+        case = next(iter(queries.unlabelled(parts.database(), 1, parts.start("label", waiting, 1))), None)
     if case is None:
-        st.info("Nothing to label. Cases come from the edges: the uncertain ones, and a small random share.")
+        st.info("Nothing to label. The edges send uncertain cases and a small random share of the others.")
         _back()
         return
     left, right = st.columns((3, 2), gap="large")
     with left:
         viewer.show(parts.core_store(), case.object_key, None, case.case_id)
     with right:
-        _ask(case, again=again is not None)
+        _ask(case, waiting, again=again is not None)
 
 
-def _ask(case: CoreCase, *, again: bool) -> None:
-    st.subheader(f"Does this X-ray show {case.finding}?")
+def _ask(case: CoreCase, waiting: int, *, again: bool) -> None:
+    st.subheader(f"Does this X-ray show {parts.plain(case.finding)}?")
     # Nothing that the model thinks is shown, nor why the case was sent: it would become the expert's opinion.
     if again:
-        st.caption("You go over this case again: the newest label counts.")
+        st.caption("You have labelled this case before. The newest label counts.")
     for verdict, title, key in CHOICES:
         if st.button(title, key=f"{case.case_id}-{verdict}", shortcut=key, width="stretch"):
             labelled = partial(_label, case.case_id, verdict)
-            parts.decide(labelled, f"Recorded: {title.lower()}.", "This label was recorded before.")
+            parts.decide(labelled, f"Recorded: {title.lower()}.", "This label was already recorded.")
     _back()
-    waiting = queries.count_unlabelled(parts.database())
+    if not again:
+        parts.pager("label", waiting, 1)
     st.caption(
         f"{waiting} {'case waits' if waiting == 1 else 'cases wait'} for a label. This one came from "
-        f"{case.edge_id}, {parts.since(case.received_at)} ago."
+        f"{parts.plain(case.edge_id)}, {parts.since(case.received_at)} ago."
     )
 
 
 def _label(case_id: str, verdict: str) -> bool:
     new = decisions.label(parts.database(), case_id, verdict, parts.person())
     done: list[str] = st.session_state.setdefault("labelled", [])
-    st.session_state["labelled"] = [*(other for other in done if other != case_id), case_id][-REMEMBERED:]
+    st.session_state["labelled"] = [*(other for other in done if other != case_id), case_id]
     st.session_state["label_again"] = None
     return new
 
 
 def _back() -> None:
-    """Offer the case that was labelled before the one shown, for a key that was pressed in error."""
+    """Offer the case that was labelled before the one shown, to correct a label."""
     done: list[str] = st.session_state.get("labelled", [])
     shown = st.session_state.get("label_again")
     before = done[: done.index(shown)] if shown in done else done

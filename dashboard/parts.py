@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,12 +13,15 @@ import streamlit as st
 from sqlalchemy.exc import SQLAlchemyError
 
 from dashboard.theme import CAVEAT, STYLE, TRIAGE
-from edgerad import queries
+from edgerad import decisions, queries
 from edgerad.database import Database
 from edgerad.decisions import NAME_LIMIT, DecisionError
 from edgerad.records import now
 from edgerad.settings import Settings, load_settings
 from edgerad.store import ObjectStore, config_from
+
+PAGE = 25
+"""Rows of a list on one page."""
 
 
 @st.cache_resource
@@ -85,13 +89,27 @@ def ask_person() -> None:
 
 
 def decide(decision: Callable[[], bool], done: str, repeated: str, place: Any = st) -> None:
-    """Take a decision and draw the page anew with what came of it; what is missing for it is said at `place`."""
+    """Take a decision and draw the page again; what is missing for it is said at `place`.
+
+    `done` and `repeated` are Markdown: what happened, and that somebody was faster.
+    """
     try:
         st.session_state["said"] = done if decision() else repeated
     except DecisionError as error:
-        place.warning(str(error)[:1].upper() + str(error)[1:])
+        place.warning(str(error)[:1].upper() + str(error)[1:] + ".")
     else:
         st.rerun()
+
+
+def withdraw(alert_id: str, seen: datetime) -> None:
+    """Ask for the reason to withdraw an acknowledgement, given at `seen`, and withdraw it."""
+    reason = st.text_input("Reason", key=f"reason-{alert_id}-{seen.timestamp()}", max_chars=500)
+    if st.button("Withdraw the acknowledgement", key=f"withdraw-{alert_id}"):
+        decide(
+            lambda: decisions.withdraw_acknowledgement(database(), alert_id, person(), reason, seen=seen),
+            "The alert is open again.",
+            "Somebody else has already changed this alert.",
+        )
 
 
 def tag(triage: str) -> str:
@@ -108,16 +126,26 @@ def percent(probability: float) -> str:
 
 
 def who(header: dict[str, Any], image_id: str) -> tuple[str, str]:
-    """Return a patient's name and the rest of a line: id, sex, age; without a header the image's id."""
-    # The first component group is the alphabetic one, the others are ideographic and phonetic (PS3.5 6.2.1).
-    name = str(header.get("PatientName", "")).partition("=")[0]
-    family, _, given = name.partition("^")
-    spoken = ", ".join(part for part in (family.strip(), given.replace("^", " ").strip()) if part)
+    """Return a patient's name and the rest of a line: id, sex, age; without a name the image's id."""
     facts = [str(header.get("PatientID", "")), str(header.get("PatientSex", "")), age(header)]
     return (
-        spoken or f"Image {image_id[:8]}",
+        name(str(header.get("PatientName", ""))) or f"Image {image_id[:8]}",
         " · ".join(fact for fact in facts if fact) or "no patient data in the file",
     )
+
+
+def name(value: str) -> str:
+    """Return a person name (DICOM PS3.5 6.2.1.1) as `family, given`; empty when it holds none.
+
+    A value has up to three groups, divided by `=`: alphabetic, ideographic, phonetic. The first that holds a name is
+    shown. A group has up to five components, divided by `^`: family name, given name, middle name, prefix, suffix.
+    """
+    for group in value.split("="):
+        family, _, given = group.partition("^")
+        spoken = [" ".join(part.replace("^", " ").split()) for part in (family, given)]
+        if any(spoken):
+            return ", ".join(part for part in spoken if part)
+    return ""
 
 
 def study(header: dict[str, Any]) -> str:
@@ -161,6 +189,12 @@ def local(at: datetime, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     return f"{at.astimezone(zone):{form}}"
 
 
+def open_for(opened_at: datetime, level: int) -> str:
+    """Return how long an alert has been open and how often it was escalated."""
+    times = {0: "", 1: ", escalated once", 2: ", escalated twice"}.get(level, f", escalated {level} times")
+    return f"open for {since(opened_at)}{times}"
+
+
 def origin(model: str, calibration: str, threshold: str) -> str:
     """Return what a probability comes from: it is never shown without."""
     return f"model {model[:12]} · calibration {calibration} · thresholds {threshold}"
@@ -169,6 +203,44 @@ def origin(model: str, calibration: str, threshold: str) -> str:
 def escaped(text: object) -> str:
     """Return text as HTML: what people typed and what files hold is never markup."""
     return html.escape(str(text))
+
+
+def plain(text: object) -> str:
+    """Return text as Markdown that shows it as it is, for all elements that render Markdown: labels, captions, boxes.
+
+    Every punctuation character is escaped (CommonMark 2.4). Streamlit also looks for addresses, emoji codes, icons and
+    arrows in the text that results; an invisible character (U+2060, word joiner) keeps it from finding any.
+    """
+    line = " ".join(str(text).split())
+    return re.sub(r"[!-/:-@\[-`{-~]", r"\\\g<0>", re.sub(r"(?i)[:@<>~]|-(?=[->])|www(?=\.)", "\\g<0>\u2060", line))
+
+
+def start(name: str, total: int, size: int = PAGE) -> int:
+    """Return at which row the page of the list `name` starts; the last page where the list has become shorter."""
+    last = max(0, (total - 1) // size * size)
+    return min(int(st.session_state.get(f"start-{name}", 0)), last)
+
+
+def pager(name: str, total: int, size: int = PAGE) -> None:
+    """Draw which rows of a list are shown, and buttons to the page before and after; nothing when there is one page."""
+    first = start(name, total, size)
+    if total <= size:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key=f"pager-{name}"):
+        for title, to in (("Previous", first - size), ("Next", first + size)):
+            st.button(
+                title,
+                key=f"{name}-{title.lower()}",
+                disabled=not 0 <= to < total,
+                on_click=turn,
+                args=(name, max(0, to)),
+            )
+        st.html(f'<div class="er-small">{first + 1} to {min(first + size, total)} of {total}</div>')
+
+
+def turn(name: str, to: int = 0) -> None:
+    """Let the page of the list `name` start at a row."""
+    st.session_state[f"start-{name}"] = to
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> None:

@@ -1,4 +1,4 @@
-"""Quarantine: images that could not be proven clean; cover what is left and release them, or keep them here."""
+"""Quarantine: images that could not be proven clean. Cover the text that is left and release them, or keep them."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ COVERED, DISMISSED, ADDED, DRAWN = (255, 176, 0), (150, 150, 150), (90, 170, 255
 """Colours of boxes, RGB: found by the engine, taken away by the person, added by the person, being drawn."""
 
 REASONS = {
-    "too-much-text": "Text covers so much of the image that it may be no radiograph.",
-    "engines-disagree": "The text engines read a value of the patient differently: one of them may have missed a part.",
-    "burned-in-text-not-found": "The file says that text is burned in, and none was found.",
-    "not-verified": "After the de-identification something of the patient was still found.",
-    "text-left": "Text was found outside the boxes of the last release, where nobody had looked.",
-    "oblique-text": "Text runs obliquely, and the engines miss parts of such text: cover all of it.",
-    "text-engine-failed": "A text engine failed, so nothing is known about text in this image.",
-    "patient-id-missing": "The file has no patient ID, so no pseudonym can be made. Correct it at its source.",
+    "too-much-text": "Text covers a large part of the image: it may not be a radiograph.",
+    "engines-disagree": "The two text engines read a patient value differently. One may have missed a part of it.",
+    "burned-in-text-not-found": "The file says that it has burned-in text, but none was found.",
+    "not-verified": "Patient data were still found after the de-identification.",
+    "text-left": "Text was found outside the boxes of the last release.",
+    "oblique-text": "The image has slanted text, which the text engines read only in part. Cover all of it.",
+    "text-engine-failed": "A text engine failed: this image was not searched for text.",
+    "patient-id-missing": "The file has no patient ID, so no pseudonym can be made. Correct the file at its source.",
     "key-missing": "The site's secret is missing. Set ship.site_secret, then try again.",
     "sop-class": "This kind of DICOM object is not shipped.",
     "unsupported": "This kind of image (frames, colours, compression or size) is not handled.",
-    "undecodable": "The pixels cannot be read without doubt.",
-    "unreadable": "This is no whole DICOM, JPEG or PNG file.",
-    "engine-crashed": "De-identifying this image ended its process twice.",
+    "undecodable": "The pixels cannot be decoded reliably.",
+    "unreadable": "This is not a complete DICOM, JPEG or PNG file.",
+    "engine-crashed": "The process that de-identifies images crashed twice on this one.",
     "engine-hung": "De-identifying this image took longer than ship.image_timeout.",
     "object-gone": "The image is no longer in the object store.",
     "too-large": "The image is larger than serve.max_object_bytes.",
@@ -55,19 +55,22 @@ def main() -> None:
 
 
 def _page() -> None:
-    cases = quarantine.waiting(parts.database())
+    total = quarantine.count(parts.database())
+    start = parts.start("quarantine", total)
+    cases = quarantine.waiting(parts.database(), parts.PAGE, start)
     if not cases:
-        st.info("Nothing is in quarantine: every image that was to be shipped was proven clean.")
+        st.info("Nothing is in quarantine. All images that were to be sent were proven clean.")
         return
     titles = {case.shipment.shipment_id: _title(case) for case in cases}
     often = Counter(titles.values())
     names = {key: title if often[title] == 1 else f"{title} · {key[:8]}" for key, title in titles.items()}
     chosen = st.selectbox(
-        f"{quarantine.count(parts.database())} waiting, the oldest first",
+        f"{total} waiting, the oldest first",
         list(names),
         format_func=lambda shipment_id: names.get(shipment_id, shipment_id),
-        key="quarantined",
+        key=f"quarantined-{start}",
     )
+    parts.pager("quarantine", total)
     case = next((case for case in cases if case.shipment.shipment_id == chosen), cases[0])
     left, right = st.columns((3, 2), gap="large")
     with right:
@@ -97,9 +100,9 @@ def _facts(case: Waiting) -> None:
         f'<div class="er-small">{parts.escaped(facts)}</div>'
         f'<div class="er-small">{parts.escaped(parts.study(case.image.header))}</div>'
     )
-    st.warning(REASONS.get(reason, reason))
+    st.warning(REASONS.get(reason, parts.plain(reason)))
     if case.detail:
-        st.caption(f"{reason}: {case.detail}")
+        st.caption(parts.plain(f"{reason}: {case.detail}"))
 
 
 # A resource and not data: data would be pickled and copied at every move of a slider.
@@ -112,7 +115,7 @@ def _fetched(store: ObjectStore, case: Waiting) -> Picture | None:
     try:
         return _fetch(store, store.bucket, case.image.key, case.image.etag)
     except (NotDisplayable, StoreError) as error:
-        st.warning(f"The image cannot be shown: {error}")
+        st.warning(f"The image cannot be shown: {parts.plain(error)}")
         return None
 
 
@@ -120,7 +123,7 @@ def _boxes(case: Waiting) -> list[tuple[Rectangle, bool]]:
     """Draw the list of boxes; return each with whether it is to be covered."""
     name = case.shipment.shipment_id
     st.subheader("Boxes")
-    st.caption("What is covered turns into one constant value. Take away only what holds no text.")
+    st.caption("Covered pixels get one constant value. Untick a box only if it holds no text.")
     boxes = []
     for number, box in enumerate(case.boxes, 1):
         covered = st.checkbox(f"Box {number}, found: {_spoken(box)}", value=True, key=f"box-{name}-{number}-{box}")
@@ -150,7 +153,7 @@ def _draw(found: Picture, case: Waiting, boxes: list[tuple[Rectangle, bool]]) ->
     name = case.shipment.shipment_id
     rows, columns = found.shape
     if case.can_be_released:
-        st.caption("Drag a box over what is to be covered, then add it. Zoom in for small text.")
+        st.caption("Drag a box over the text to cover, then add it. Zoom in for small text.")
     place = st.container(key="viewer")
     level_column, width_column, zoom_column = st.columns(3)
     low, high = viewer.window_range(found)
@@ -268,17 +271,17 @@ def _add(case: Waiting, drawn: Rectangle) -> None:
 def _decide(case: Waiting, boxes: list[tuple[Rectangle, bool]]) -> None:
     database, shipment_id, person = parts.database(), case.shipment.shipment_id, parts.person()
     st.subheader("Decision")
-    repeated = "Somebody had decided about this image before."
+    repeated = "Somebody else has already decided about this image."
     with st.container(horizontal=True, gap="small"):
         if case.can_be_released:
             covered = [box for box, on in boxes if on]
             dismissed = [box for box, on in boxes if not on]
             if st.button("Release", type="primary", key="release"):
                 released = partial(quarantine.release, database, shipment_id, covered, dismissed, person)
-                said = "Released: it is sent when it proves clean with these boxes, and comes back here when not."
+                said = "Released. It is sent if it is clean with these boxes; otherwise it comes back here."
                 parts.decide(released, said, repeated)
         elif st.button("Try again", key="retry"):
             parts.decide(partial(quarantine.retry, database, shipment_id, person), "It is tried again.", repeated)
         if st.button("Keep here for good", key="refuse"):
             kept = partial(quarantine.refuse, database, shipment_id, person)
-            parts.decide(kept, "It stays here for good.", repeated)
+            parts.decide(kept, "The image stays here for good.", repeated)

@@ -12,7 +12,7 @@ import streamlit as st
 
 from dashboard import parts
 from dashboard.theme import MODELS, TRIAGE
-from edgerad import queries
+from edgerad import figures
 from edgerad.records import now
 from edgerad.statistics import Share
 
@@ -46,7 +46,7 @@ def _page() -> None:
     name = st.segmented_control("Span", list(SPANS), key="trends_span", label_visibility="collapsed") or "Last hour"
     length, span, wide = SPANS[name]
     start = now() - length
-    seen = queries.trends(parts.database(), start, span)
+    seen = figures.trends(parts.database(), start, span)
     if not seen.volume:
         st.info("No assessments in this span. Choose a longer one, or wait for X-rays.")
         return
@@ -62,15 +62,15 @@ def _page() -> None:
 
 def _first_with_data() -> str:
     for name, (length, span, _) in list(SPANS.items())[1:]:
-        if queries.trends(parts.database(), now() - length, span).volume:
+        if figures.trends(parts.database(), now() - length, span).volume:
             return name
     return "Last hour"
 
 
 def _accuracy(start: datetime, wide: timedelta) -> None:
     st.subheader("Accuracy of the risk prediction")
-    start = queries.aligned(start, wide)  # as the points are, so that the table counts what they show
-    by_model = queries.accuracy(parts.database(), start)
+    start = figures.aligned(start, wide)  # as the points are, so that the table counts what they show
+    by_model = figures.accuracy(parts.database(), start)
     st.caption(
         "Against the newest review of each image, the unsure left out; positive from 50 % risk; lines and brackets "
         "are 95 % intervals (Wilson). Reviews are not a random sample: people read first what is urgent."
@@ -81,7 +81,7 @@ def _accuracy(start: datetime, wide: timedelta) -> None:
     simulated = sum(row.simulated for row in by_model)
     if simulated:
         st.caption(f"{simulated} of these {sum(row.accuracy.trials for row in by_model)} reviews are simulated (demo).")
-    scored = queries.accuracy(parts.database(), start, wide)
+    scored = figures.accuracy(parts.database(), start, wide)
     order = list(dict.fromkeys(row.model_digest[:8] for row in scored))
     points = _points(scored, wide, order)
     for column, measure in zip(st.columns(3, gap="medium"), MEASURES, strict=True):
@@ -101,7 +101,7 @@ def _spoken(share: Share) -> str:
     return f"{share.value:.1%}  ({share.low:.1%} to {share.high:.1%}), {share.successes} of {share.trials}"
 
 
-def _volume(seen: queries.Trends, span: timedelta, as_shares: bool) -> Any:
+def _volume(seen: figures.Trends, span: timedelta, as_shares: bool) -> Any:
     data = _stacked(seen.volume, as_shares)
     data["end"] = data["start"] + span * 0.9
     y = alt.Axis(format="%", tickCount=5, **QUIET) if as_shares else alt.Axis(tickMinStep=1, tickCount=5, **QUIET)
@@ -113,9 +113,9 @@ def _volume(seen: queries.Trends, span: timedelta, as_shares: bool) -> Any:
     )
 
 
-def _risk(seen: queries.Trends) -> Any:
+def _risk(seen: figures.Trends) -> Any:
     data = _stacked(seen.risk, False)
-    data["end"] = data["start"] + 0.92 / queries.RISK_BINS
+    data["end"] = data["start"] + 0.92 / figures.RISK_BINS
     axis = alt.Axis(format="%", tickCount=5, grid=False, **QUIET)
     return _bars(
         data,
@@ -155,7 +155,7 @@ def _bars(data: pd.DataFrame, x: Any, axis: Any, tooltip: list[Any]) -> Any:
     )
 
 
-def _points(scored: list[queries.Accuracy], wide: timedelta, order: list[str]) -> pd.DataFrame:
+def _points(scored: list[figures.Accuracy], wide: timedelta, order: list[str]) -> pd.DataFrame:
     rows = []
     for row in scored:
         model = row.model_digest[:8]

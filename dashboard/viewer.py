@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import heat
+from dashboard import heat, parts
 from edgerad.scoring import ActivationMap
 from edgerad.store import ObjectStore, StoreError
 from imaging.display import NotDisplayable, Picture, picture, png
@@ -33,7 +33,7 @@ def show(store: ObjectStore, key: str, etag: str | None, name: str, activation: 
     try:
         found = _fetch(store, store.bucket, key, etag)
     except (NotDisplayable, StoreError) as error:
-        st.warning(f"The image cannot be shown: {error}")
+        st.warning(f"The image cannot be shown: {parts.plain(error)}")
         return
     st.fragment(_draw)(found, name, activation)
 
@@ -47,7 +47,7 @@ def window_range(found: Picture) -> tuple[float, float]:
 def _draw(found: Picture, name: str, activation: ActivationMap | None) -> None:
     place = st.container(key="viewer")
     if found.note:
-        st.caption(found.note)
+        st.caption(parts.plain(found.note))
     low, high = window_range(found)
     span = high - low
     step = max(span / 256, 0.001)

@@ -1,4 +1,4 @@
-"""Worklist: open alerts first, acknowledge, open a case."""
+"""Worklist: open alerts first, acknowledge or undo that, open a case; then what no model could assess."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dashboard import parts
 from dashboard.theme import TRIAGE
 from edgerad import decisions, queries
 from edgerad.reasons import REASONS
+from edgerad.records import Image
 
-PAGE = 25
 REDRAWN_AFTER = 60.0
 """Seconds after which the rows are drawn again though nothing changed: they say how long each waits."""
 WIDTHS = (1.5, 1.85, 1.7, 2.4, 2.05)
@@ -36,7 +36,7 @@ def _page() -> None:
 
 
 def _to_start() -> None:
-    st.session_state["worklist_offset"] = 0
+    parts.turn("worklist")
 
 
 def _figures() -> None:
@@ -46,30 +46,24 @@ def _figures() -> None:
     if queries.revision(parts.database()) != drawn or time.monotonic() - at > REDRAWN_AFTER:
         st.rerun(scope="app")
     seen = queries.totals(parts.database())
-    waits = f"the oldest waits {parts.since(seen.oldest_alert)}" if seen.oldest_alert else "nothing urgent waits"
+    oldest = f"The oldest is open for {parts.since(seen.oldest_alert)}." if seen.oldest_alert else "No alert is open."
     with st.container(horizontal=True, gap="large"):
-        st.metric("Open alerts", seen.open_alerts, help=waits, width=170)
+        st.metric("Open alerts", seen.open_alerts, help=oldest, width=170)
         st.metric("Assessed in 24 h", seen.assessed, width=170)
         st.metric("Waiting to be scored", seen.waiting, width=170)
         st.metric("Not assessable in 24 h", seen.not_assessable, width=170)
 
 
 def _rows(triage: tuple[str, ...], unread: bool) -> None:
-    offset = int(st.session_state.get("worklist_offset", 0))
-    rows = queries.worklist(parts.database(), triage, PAGE + 1, offset, unread=unread)
-    if not rows and offset == 0:
-        st.info("Nothing here. X-rays appear seconds after they reach the object store or the DICOM receiver.")
+    total = queries.count_worklist(parts.database(), triage, unread=unread)
+    if not total:
+        st.info("The worklist is empty. X-rays appear seconds after they reach the object store or the DICOM receiver.")
         return
+    start = parts.start("worklist", total)
     with st.container(key="rows"):
-        for row in rows[:PAGE]:
+        for row in queries.worklist(parts.database(), triage, parts.PAGE, start, unread=unread):
             _row(row)
-    with st.container(horizontal=True, horizontal_alignment="distribute"):
-        if st.button("Previous", disabled=offset == 0):
-            st.session_state["worklist_offset"] = max(0, offset - PAGE)
-            st.rerun()
-        if st.button("Next", disabled=len(rows) <= PAGE):
-            st.session_state["worklist_offset"] = offset + PAGE
-            st.rerun()
+    parts.pager("worklist", total)
 
 
 def _row(row: queries.WorklistRow) -> None:
@@ -83,8 +77,7 @@ def _row(row: queries.WorklistRow) -> None:
         name, facts = parts.who(row.header, row.image_id)
         patient.html(_lines("er-name", name, facts))
         if is_open and row.alerted_at:
-            raised = f" · raised {row.level} x" if row.level else ""
-            waits = f'<span class="er-late">waits {parts.since(row.alerted_at)}{raised}</span>'
+            waits = f'<span class="er-late">{parts.open_for(row.alerted_at, row.level)}</span>'
         else:
             waits = f"arrived {parts.since(row.arrived_at)} ago"
         study.html(
@@ -106,32 +99,44 @@ def _actions(row: queries.WorklistRow, is_open: bool) -> None:
             parts.decide(
                 lambda: decisions.acknowledge(parts.database(), alert, parts.person()),
                 "Alert acknowledged.",
-                "Somebody had acknowledged this alert before.",
+                "Somebody else has already acknowledged this alert.",
             )
     elif row.reviewed or row.alert_state:
-        done = f"read: {row.reviewed}" if row.reviewed else "acknowledged"
+        done = f"read: {row.reviewed}" if row.reviewed else f"acknowledged by {row.acknowledged_by}"
         st.html(f'<div class="er-small">{parts.escaped(done)}</div>')
+        if row.alert_id and row.acknowledged_at and row.acknowledged_by == parts.person():
+            with st.popover("Undo", type="tertiary", key=f"undo-{row.alert_id}"):
+                parts.withdraw(row.alert_id, row.acknowledged_at)
     _open(row.image_id)
 
 
 def _not_assessable() -> None:
-    """Show what no model has scored: to be read as usual, by a person, like any X-ray before there were models."""
-    refused = queries.not_assessable(parts.database(), PAGE)
-    if not refused:
+    """Show what no model has scored: a person must read it as any X-ray."""
+    total = queries.count_not_assessable(parts.database())
+    if not total:
         return
     st.subheader("Not assessable")
-    st.caption("No model has scored these: read them as usual.")
+    st.caption("No model has scored these images. Read them as usual.")
     with st.container(key="refused"):
-        for image in refused:
-            with st.container(border=True, key=f"row-refused-{image.image_id}"):
-                patient, why, act = st.columns((2, 4, 1.1), vertical_alignment="center")
-                name, facts = parts.who(image.header, image.image_id)
-                patient.html(_lines("er-name", name, facts))
-                reason = image.reason or "unknown"
-                arrived = f"arrived {parts.since(image.stored_at or image.registered_at)} ago"
-                why.html(_lines("er-line", f"{reason} · {arrived}", REASONS.get(reason, "")))
-                with act.container(horizontal=True, horizontal_alignment="right"):
-                    _open(image.image_id)
+        images = queries.not_assessable(parts.database(), parts.PAGE, parts.start("refused", total))
+        details = queries.details(parts.database(), [image.image_id for image in images])
+        for image in images:
+            _refused(image, details.get(image.image_id, ""))
+    parts.pager("refused", total)
+
+
+def _refused(image: Image, detail: str) -> None:
+    with st.container(border=True, key=f"row-refused-{image.image_id}"):
+        patient, study, why, act = st.columns((1.85, 1.7, 4, 1.1), vertical_alignment="center")
+        name, facts = parts.who(image.header, image.image_id)
+        patient.html(_lines("er-name", name, facts))
+        arrived = f"arrived {parts.since(image.stored_at or image.registered_at)} ago"
+        study.html(_lines("er-line", arrived, parts.study(image.header)))
+        reason = image.reason or "unknown"
+        more = f" · {detail}" if detail else ""
+        why.html(_lines("er-line", f"{reason}{more}", REASONS.get(reason, "")))
+        with act.container(horizontal=True, horizontal_alignment="right"):
+            _open(image.image_id)
 
 
 def _open(image_id: str) -> None:

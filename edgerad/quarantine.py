@@ -44,7 +44,7 @@ class Waiting:
         return self.shipment.reason in LOOKED_AT
 
 
-def waiting(database: Database, limit: int = 100) -> list[Waiting]:
+def waiting(database: Database, limit: int = 100, offset: int = 0) -> list[Waiting]:
     """Return what waits, the oldest first."""
     query = (
         select(Shipment, Image, DeidRecord)
@@ -53,6 +53,7 @@ def waiting(database: Database, limit: int = 100) -> list[Waiting]:
         .where(Shipment.state == QUARANTINED)
         .order_by(Shipment.closed_at, Shipment.shipment_id)
         .limit(limit)
+        .offset(offset)
     )
     with database.read() as session:
         return [_waiting(*row) for row in session.execute(query)]

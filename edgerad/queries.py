@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, String, Subquery, cast, extract, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from edgerad.database import Database
 from edgerad.drift import WINDOW, Drift, measure
+from edgerad.ledger import IN_SERVICE
 from edgerad.records import (
     Alert,
     AlertEvent,
@@ -22,20 +22,15 @@ from edgerad.records import (
     DeadLetter,
     Image,
     Label,
-    Model,
     Outbox,
     Review,
     Rollout,
     Shipment,
-    SiteCalibration,
-    TrainingRun,
     now,
 )
-from edgerad.statistics import Share, wilson
 
 OPEN_SHIPMENTS = ("queued", "sealed", "sent")
 TRIAGE = ("high", "unknown", "low")
-RISK_BINS = 20
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,8 @@ class WorklistRow:
     alert_state: str | None
     alerted_at: datetime | None
     level: int
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
     finding: str
     probability: float
     triage: str
@@ -71,19 +68,11 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Trends:
-    """Counts by span and triage, (start, triage, count), and by risk and triage, (lower edge of a bin, triage, count).
-
-    A bin is 1 / RISK_BINS wide.
-    """
-
-    volume: list[tuple[datetime, str, int]]
-    risk: list[tuple[float, str, int]]
-
-
-@dataclass(frozen=True)
 class CaseView:
-    """All that is known of one image; the newest first in every list."""
+    """All that is known of one image; the newest first in every list.
+
+    `refused_for` says more about the reason of a quarantined image, such as the attribute at fault; else it is empty.
+    """
 
     image: Image
     assessments: list[Assessment]
@@ -91,18 +80,7 @@ class CaseView:
     events: list[AlertEvent]
     reviews: list[Review]
     shipment: Shipment | None
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How one model did in one span, by the newest review of each image; unsure ones are left out."""
-
-    model_digest: str
-    start: datetime
-    accuracy: Share
-    sensitivity: Share
-    specificity: Share
-    simulated: int
+    refused_for: str
 
 
 @dataclass(frozen=True)
@@ -117,16 +95,13 @@ class Operations:
     dead_letters: dict[str, int]
     outbox: int
     alerts_open: int
-    rollouts: list[Rollout]
-    calibrations: list[SiteCalibration]
+    serving: list[Rollout]
     drift: Drift
-    models: list[Model]
-    runs: list[TrainingRun]
 
 
 def worklist(
     database: Database,
-    triage: Sequence[str] = ("high", "unknown", "low"),
+    triage: Sequence[str] = TRIAGE,
     limit: int = 25,
     offset: int = 0,
     *,
@@ -137,29 +112,48 @@ def worklist(
     `triage` are the classes to show; with `unread` an image that somebody has reviewed is left out, unless its alert is
     open.
     """
-    opened = Alert.state == "open"
+    base, opened = _listed(triage), Alert.state == "open"
+    with database.read() as session:
+        first = base.where(opened).order_by(Alert.opened_at, Alert.alert_id).limit(limit).offset(offset)
+        found = list(session.execute(first))
+        if len(found) < limit:
+            passed = _rows_of(session, base.where(opened))
+            rest = _after_alerts(base, unread=unread).order_by(Assessment.assessed_at.desc(), Assessment.assessment_id)
+            found += session.execute(rest.limit(limit - len(found)).offset(max(0, offset - passed)))
+        verdicts = _verdicts(session, [image.image_id for _, image, _ in found])
+    return [_row(assessment, image, alert, verdicts) for assessment, image, alert in found]
+
+
+def count_worklist(database: Database, triage: Sequence[str] = TRIAGE, *, unread: bool = False) -> int:
+    """Return how many rows `worklist` has in all."""
+    base = _listed(triage)
+    with database.read() as session:
+        alarming = _rows_of(session, base.where(Alert.state == "open"))
+        return alarming + _rows_of(session, _after_alerts(base, unread=unread))
+
+
+def _listed(triage: Sequence[str]) -> Select[Assessment, Image, Alert]:
     chosen = [Assessment.role == "primary"]
     if set(triage) != set(TRIAGE):  # without this the index on the time serves, and nothing is sorted
         chosen.append(Assessment.triage.in_(triage))
-    base = (
+    return (
         select(Assessment, Image, Alert)
         .join(Image, Image.image_id == Assessment.image_id)
         .outerjoin(Alert, Alert.assessment_id == Assessment.assessment_id)
         .where(*chosen)
     )
-    with database.read() as session:
-        first = base.where(opened).order_by(Alert.opened_at, Alert.alert_id).limit(limit).offset(offset)
-        found = list(session.execute(first))
-        if len(found) < limit:
-            passed = session.scalar(select(func.count()).select_from(base.where(opened).subquery())) or 0
-            alarmed = select(Alert.alert_id).where(Alert.assessment_id == Assessment.assessment_id, opened)
-            rest = base.where(~alarmed.correlate(Assessment).exists())
-            if unread:
-                rest = rest.where(~select(Review.review_id).where(Review.image_id == Assessment.image_id).exists())
-            rest = rest.order_by(Assessment.assessed_at.desc(), Assessment.assessment_id)
-            found += session.execute(rest.limit(limit - len(found)).offset(max(0, offset - passed)))
-        verdicts = _verdicts(session, [image.image_id for _, image, _ in found])
-    return [_row(assessment, image, alert, verdicts) for assessment, image, alert in found]
+
+
+def _after_alerts(base: Select[Assessment, Image, Alert], *, unread: bool) -> Select[Assessment, Image, Alert]:
+    alarmed = select(Alert.alert_id).where(Alert.assessment_id == Assessment.assessment_id, Alert.state == "open")
+    rest = base.where(~alarmed.correlate(Assessment).exists())
+    if unread:
+        rest = rest.where(~select(Review.review_id).where(Review.image_id == Assessment.image_id).exists())
+    return rest
+
+
+def _rows_of(session: Session, query: Select[Assessment, Image, Alert]) -> int:
+    return session.scalar(query.with_only_columns(func.count())) or 0
 
 
 def _row(assessment: Assessment, image: Image, alert: Alert | None, verdicts: dict[str, str]) -> WorklistRow:
@@ -169,6 +163,8 @@ def _row(assessment: Assessment, image: Image, alert: Alert | None, verdicts: di
         alert.state if alert else None,
         alert.opened_at if alert else None,
         alert.level if alert else 0,
+        alert.acknowledged_at if alert else None,
+        alert.acknowledged_by if alert else None,
         assessment.finding,
         assessment.probability,
         assessment.triage,
@@ -185,15 +181,6 @@ def _row(assessment: Assessment, image: Image, alert: Alert | None, verdicts: di
 def _verdicts(session: Session, image_ids: list[str]) -> dict[str, str]:
     query = select(Review.image_id, Review.verdict).where(Review.image_id.in_(image_ids)).order_by(Review.review_id)
     return {row.image_id: row.verdict for row in session.execute(query)}
-
-
-def _latest_review() -> Subquery:
-    newest = select(func.max(Review.review_id)).group_by(Review.image_id)
-    return (
-        select(Review.image_id, Review.assessment_id, Review.verdict, Review.source)
-        .where(Review.review_id.in_(newest))
-        .subquery()
-    )
 
 
 def totals(database: Database) -> Totals:
@@ -244,88 +231,32 @@ def view_case(database: Database, image_id: str) -> CaseView | None:
             rows(AlertEvent, AlertEvent.alert_event_id, AlertEvent.alert_id == alert_id),
             rows(Review, Review.review_id, Review.image_id == image_id),
             session.scalars(select(Shipment).where(Shipment.image_id == image_id)).first(),
+            _details(session, [image_id]).get(image_id, "") if image.state == "quarantined" else "",
         )
 
 
-def not_assessable(database: Database, limit: int = 50) -> list[Image]:
+def details(database: Database, image_ids: Sequence[str]) -> dict[str, str]:
+    """Return what was said about the reason of each of these quarantined images, without patient data."""
+    with database.read() as session:
+        return _details(session, image_ids)
+
+
+def _details(session: Session, image_ids: Sequence[str]) -> dict[str, str]:
+    query = select(DeadLetter.image_id, DeadLetter.detail).where(DeadLetter.image_id.in_(image_ids))
+    return {str(row.image_id): row.detail for row in session.execute(query.order_by(DeadLetter.created_at))}
+
+
+def not_assessable(database: Database, limit: int = 50, offset: int = 0) -> list[Image]:
     """Return the quarantined images, the newest first: a person must look at them."""
     with database.read() as session:
-        query = select(Image).where(Image.state == "quarantined").order_by(Image.finished_at.desc()).limit(limit)
-        return list(session.scalars(query))
+        query = select(Image).where(Image.state == "quarantined").order_by(Image.finished_at.desc(), Image.image_id)
+        return list(session.scalars(query.limit(limit).offset(offset)))
 
 
-def trends(database: Database, since: datetime, span: timedelta) -> Trends:
-    """Return how many images were assessed in each span since a time and how their risks are distributed.
-
-    Spans start at whole multiples of their length (UTC); `since` is moved back to one.
-    """
-    since = aligned(since, span)
-    seconds = int(span.total_seconds())
+def count_not_assessable(database: Database) -> int:
+    """Return how many images are quarantined."""
     with database.read() as session:
-        if session.get_bind().dialect.name == "postgresql":
-            epoch: Any = cast(extract("epoch", Assessment.assessed_at), BigInteger)
-            step: Any = cast(func.floor(Assessment.probability * RISK_BINS), Integer)
-        else:
-            epoch = cast(func.strftime("%s", Assessment.assessed_at, type_=String), Integer)
-            step = cast(Assessment.probability * RISK_BINS, Integer)
-        bucket = (epoch - int(since.timestamp())) // seconds
-        where = (Assessment.assessed_at >= since, Assessment.role == "primary")
-
-        def counted(column: Any) -> list[Any]:
-            query = select(column.label("n"), Assessment.triage, func.count()).where(*where)
-            return list(session.execute(query.group_by("n", Assessment.triage).order_by("n", Assessment.triage)))
-
-        volume = [(since + span * number, triage, count) for number, triage, count in counted(bucket)]
-        risk: Counter[tuple[int, str]] = Counter()
-        for number, triage, count in counted(step):
-            risk[min(number, RISK_BINS - 1), triage] += count  # a risk of 1 belongs to the last bin
-    return Trends(volume, [(number / RISK_BINS, triage, count) for (number, triage), count in sorted(risk.items())])
-
-
-def aligned(at: datetime, span: timedelta) -> datetime:
-    """Return the last whole multiple of a span (since 1970, UTC) that is not after a time."""
-    seconds = int(span.total_seconds())
-    return datetime.fromtimestamp(int(at.timestamp()) // seconds * seconds, UTC)
-
-
-def accuracy(
-    database: Database, since: datetime, span: timedelta | None = None, threshold: float = 0.5
-) -> list[Accuracy]:
-    """Return how each model did since a time, against the newest review of each image.
-
-    With `span`, for each span; without, one row a model. A probability of at least `threshold` counts as positive.
-    Images whose newest review is unsure are left out.
-    """
-    since = aligned(since, span) if span else since
-    latest = _latest_review()
-    query = (
-        select(
-            Assessment.model_digest, Assessment.assessed_at, Assessment.probability, latest.c.verdict, latest.c.source
-        )
-        .join(latest, latest.c.assessment_id == Assessment.assessment_id)
-        .where(Assessment.assessed_at >= since, latest.c.verdict.in_(("positive", "negative")))
-    )
-    groups: dict[tuple[str, datetime], list[tuple[bool, bool, bool]]] = {}
-    with database.read() as session:
-        for digest, at, probability, verdict, source in session.execute(query):
-            start = since + span * int((at - since) / span) if span else since
-            row = (probability >= threshold, verdict == "positive", source == "simulated")
-            groups.setdefault((digest, start), []).append(row)
-    result = []
-    for (digest, start), rows in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0])):
-        positives = [called for called, truth, _ in rows if truth]
-        negatives = [not called for called, truth, _ in rows if not truth]
-        result.append(
-            Accuracy(
-                digest,
-                start,
-                wilson(sum(positives) + sum(negatives), len(rows)),
-                wilson(sum(positives), len(positives)),
-                wilson(sum(negatives), len(negatives)),
-                sum(simulated for _, _, simulated in rows),
-            )
-        )
-    return result
+        return _count(session, Image.image_id, Image.state == "quarantined")
 
 
 def operations(database: Database) -> Operations:
@@ -345,14 +276,16 @@ def operations(database: Database) -> Operations:
             by(DeadLetter.reason, DeadLetter.replayed_at.is_(None)),
             _count(session, Outbox.outbox_id, Outbox.published_at.is_(None)),
             _count(session, Alert.alert_id, Alert.state == "open"),
-            list(session.scalars(select(Rollout).order_by(Rollout.rollout_id.desc()).limit(20))),
-            list(
-                session.scalars(select(SiteCalibration).order_by(SiteCalibration.site_calibration_id.desc()).limit(20))
-            ),
+            _serving(session),
             newest_drift(session),
-            list(session.scalars(select(Model).order_by(Model.created_at.desc()).limit(20))),
-            list(session.scalars(select(TrainingRun).order_by(TrainingRun.started_at.desc()).limit(10))),
         )
+
+
+def _serving(session: Session) -> list[Rollout]:
+    """Return for each edge and finding the rollout that put its model into service, in the order of their names."""
+    newest = select(func.max(Rollout.rollout_id)).where(Rollout.state.in_(IN_SERVICE))
+    query = select(Rollout).where(Rollout.rollout_id.in_(newest.group_by(Rollout.edge_id, Rollout.finding)))
+    return list(session.scalars(query.order_by(Rollout.edge_id, Rollout.finding)))
 
 
 def newest_drift(session: Session) -> Drift:
@@ -366,12 +299,12 @@ def newest_drift(session: Session) -> Drift:
     return measure([novelty for novelty in session.scalars(query) if novelty is not None])
 
 
-def unlabelled(database: Database, limit: int = 50) -> list[CoreCase]:
+def unlabelled(database: Database, limit: int = 50, offset: int = 0) -> list[CoreCase]:
     """Return the core's cases that nobody has labelled, the most uncertain first."""
     with database.read() as session:
         query = select(CoreCase).where(_without_label())
-        rows = session.scalars(query.order_by(func.abs(CoreCase.probability - 0.5), CoreCase.case_id).limit(limit))
-        return list(rows)
+        query = query.order_by(func.abs(CoreCase.probability - 0.5), CoreCase.case_id)
+        return list(session.scalars(query.limit(limit).offset(offset)))
 
 
 def core_case(database: Database, case_id: str) -> CoreCase | None:

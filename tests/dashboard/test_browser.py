@@ -102,7 +102,7 @@ def test_an_expert_labels_by_keys_and_typing_a_name_labels_nothing(
         expect(page.get_by_text("Nothing to label.")).to_be_visible(timeout=30_000)
         expect(page.locator(".st-key-label-back").first).to_be_visible(timeout=30_000)
         page.keyboard.press("b")
-        expect(page.get_by_text("You go over this case again")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("You have labelled this case before")).to_be_visible(timeout=30_000)
         expect(page.locator(".st-key-case-2-negative")).to_be_visible(timeout=30_000)
         page.keyboard.press("n")
         expect(page.get_by_text("Nothing to label.")).to_be_visible(timeout=30_000)

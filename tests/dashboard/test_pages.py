@@ -62,11 +62,12 @@ def test_the_worklist_shows_the_open_alert_first_with_the_origin_of_its_risk(edg
 def test_what_is_not_assessable_shows_whose_it_is_why_and_what_to_do(edge: Edge) -> None:
     said = text(draw("worklist"))
     assert "Roe, Ann" in said
-    assert "truncated" in said
-    assert "Send it again." in said
+    assert "truncated · cut" in said
+    assert "Send it again" in said
     case = text(draw("case", edge.images[3].image_id))
     assert "Roe, Ann" in case
-    assert "Not scored: quarantined (truncated). The data end too early." in case
+    assert "Not scored: truncated \\(cut\\). The data end too early. Send it again" in case
+    assert "Read the image as usual." in case
 
 
 def test_names_from_files_and_comments_are_never_markup(edge: Edge) -> None:
@@ -198,7 +199,7 @@ def test_a_key_pressed_in_error_is_put_right_by_going_back(edge: Edge) -> None:
     press(page, "No")
     assert "Nothing to label" in text(page)
     press(page, "Back to the case before")
-    assert "the newest label counts" in text(page)
+    assert "The newest label counts" in text(page)
     press(page, "Back to the case before")
     assert not [button for button in page.button if button.label.startswith("Back")], "that was the first one"
     press(page, "Cannot tell")
@@ -243,7 +244,7 @@ def test_operations_tell_what_waits_and_what_serves(edge: Edge) -> None:
     }  # fmt: skip
     assert "50 more images needed" in text(page)
     said = text(page)
-    assert "`mmmmmmmmmmmmmmmm` for pneumonia at edge" in said
+    assert "Model mmmmmmmmmmmmmmmm for pneumonia at edge, serving since" in said
     assert "truncated" in said
     assert "ingest-0" in said
 
@@ -279,7 +280,7 @@ def test_operations_tell_drift_and_the_sites_calibrations(edge: Edge) -> None:
 def test_operations_warn_of_a_shipping_backlog_and_name_what_hinders_it(edge: Edge) -> None:
     assert "Shipping" not in text(draw("operations")).replace("Shipping backlog", "")
     ledger.report(edge.database, "shipper", {"sealed": 3, "over_limit": 0, "trouble": "StoreFull"})
-    assert "Shipping waits. What hinders it: StoreFull." in text(draw("operations"))
+    assert "Shipping waits. Cause: StoreFull." in text(draw("operations"))
     ledger.report(edge.database, "shipper", {"sealed": 3, "over_limit": 1, "trouble": "ClockSkewed"})
     assert "Shipping is behind" in (warning := draw("operations").warning[0].value)
     assert "ClockSkewed" in warning

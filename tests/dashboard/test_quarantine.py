@@ -52,7 +52,7 @@ def test_the_image_its_reason_and_its_boxes_are_shown(edge: Edge) -> None:
     waits(edge, "engines-disagree")
     page = draw("quarantine")
     said = text(page)
-    assert "The text engines read a value of the patient differently" in said
+    assert "The two text engines read a patient value differently" in said
     assert "a sentence of the engine" in said
     assert "Doe, Jane" in said
     assert [box.label for box in page.checkbox] == [
@@ -94,7 +94,7 @@ def test_of_two_alike_each_can_be_chosen(edge: Edge, monkeypatch: pytest.MonkeyP
     waits(edge, "not-verified")
     (case,) = quarantine.waiting(edge.database)
     alike = Shipment(shipment_id="f" * 32, reason="not-verified", closed_at=case.shipment.closed_at)
-    monkeypatch.setattr(quarantine, "waiting", lambda _: [case, replace(case, shipment=alike)])
+    monkeypatch.setattr(quarantine, "waiting", lambda *_: [case, replace(case, shipment=alike)])
     first, second = draw("quarantine").selectbox[0].options
     assert first != second
     assert second.endswith(" · ffffffff")

@@ -10,7 +10,7 @@ from edgerad.settings import load_settings
 from tests.dashboard.test_pages import PAGES, draw, text
 
 EMPTY = {
-    "worklist": "Nothing here. X-rays appear seconds after",
+    "worklist": "The worklist is empty. X-rays appear seconds after",
     "case": "Open a case from the worklist",
     "label": "Nothing to label",
     "trends": "No assessments in this span",

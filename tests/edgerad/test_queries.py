@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from edgerad import decisions, ids, ledger, queries
+from edgerad import decisions, figures, ids, ledger, listing, queries
 from edgerad.database import Database
 from edgerad.drift import WINDOW
 from edgerad.ledger import Letter, NewImage, ShipPolicy
-from edgerad.records import Alert, Assessment, CoreCase, Image, Rollout, now
+from edgerad.records import Alert, Assessment, CoreCase, Image, Model, Rollout, now
 from edgerad.scoring import Refused, Scored, Triage
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -73,6 +73,53 @@ def test_every_page_of_the_worklist_follows_the_one_before(database: Database) -
         assert paged == whole
 
 
+@pytest.mark.parametrize("unread", [False, True])
+@pytest.mark.parametrize("triage", [("high", "unknown", "low"), ("low",), ("low", "unknown"), ("high",)])
+def test_the_worklist_is_counted_as_it_is_listed(database: Database, triage: tuple[str, ...], unread: bool) -> None:
+    for number in range(12):
+        image = score(database, number, (0.9, 0.5, 0.1)[number % 3])
+        if number % 4 == 0:
+            decisions.review(database, image, "unsure", "A")
+    open_ones = [row.alert_id for row in queries.worklist(database, ("high",)) if row.alert_id]
+    decisions.acknowledge(database, open_ones[0], "A")
+    listed = queries.worklist(database, triage, 100, unread=unread)
+    assert queries.count_worklist(database, triage, unread=unread) == len(listed)
+
+
+def test_every_refused_image_is_on_one_page_also_when_all_were_refused_at_once(database: Database) -> None:
+    for number in range(11):
+        refuse(database, number)
+    with database.write() as session:
+        session.execute(update(Image).values(finished_at=START))
+    assert queries.count_not_assessable(database) == 11
+    paged = [row.image_id for offset in range(0, 12, 4) for row in queries.not_assessable(database, 4, offset)]
+    assert len(set(paged)) == 11
+
+
+def test_every_row_of_a_table_is_on_one_page(database: Database) -> None:
+    with database.write() as session:
+        for number in range(9):
+            session.add(Rollout(edge_id="edge", finding="pneumonia", model_digest=str(number), state="refused"))
+            session.add(Model(model_digest=str(number), finding="f", state="candidate", uri="u", created_at=START))
+    for table in (Rollout, Model):
+        assert listing.count(database, table) == 9
+        paged = [row.model_digest for offset in range(0, 10, 4) for row in listing.newest(database, table, 4, offset)]
+        assert sorted(paged) == [str(number) for number in range(9)]
+    assert [row.model_digest for row in listing.newest(database, Rollout, 2)] == ["8", "7"]
+
+
+def test_the_model_in_service_is_found_however_many_rollouts_were_refused_since(database: Database) -> None:
+    with database.write() as session:
+        for digest, state in (("old", "serving"), (A, "serving"), *[("bad", "refused")] * 50):
+            session.add(Rollout(edge_id="edge", finding="pneumonia", model_digest=digest, state=state))
+            session.flush()
+        session.add(Rollout(edge_id="east", finding="pneumonia", model_digest=B, state="serving"))
+    assert [(row.edge_id, row.model_digest) for row in queries.operations(database).serving] == [
+        ("east", B),
+        ("edge", A),
+    ]
+
+
 def test_the_worklist_filters_by_triage_and_by_what_was_read(database: Database) -> None:
     low, unknown, high = score(database, 1, 0.1), score(database, 2, 0.5), score(database, 3, 0.9)
     assert [row.image_id for row in queries.worklist(database, ("low",))] == [low]
@@ -101,7 +148,7 @@ def test_a_shadow_assessment_is_history_and_no_row(database: Database) -> None:
     assert view is not None
     assert [row.role for row in view.assessments] == ["shadow", "primary"]
     assert (
-        sum(count for _, _, count in queries.trends(database, now() - timedelta(hours=1), timedelta(hours=1)).volume)
+        sum(count for _, _, count in figures.trends(database, now() - timedelta(hours=1), timedelta(hours=1)).volume)
         == 1
     )
 
@@ -138,9 +185,9 @@ def test_the_revision_changes_with_whatever_the_worklist_shows(database: Databas
     assert queries.revision(database) == seen[-1]
 
 
-def refuse(database: Database) -> None:
+def refuse(database: Database, number: int = 0) -> None:
     """Quarantine one image."""
-    image = NewImage("xray", "bad", "f" * 32, None, 1, None, "kafka")
+    image = NewImage("xray", f"bad-{number}", f"{number:032x}", None, 1, None, "kafka")
     ledger.register(database, [image])
     refused = Refused(image.image_id, "truncated", "cut")
     ledger.record(database, [refused], {image.image_id: Letter("kafka", "t/0/1", "{}")}, ShipPolicy(True, 0), "t", "d")
@@ -164,7 +211,7 @@ def test_trends_count_by_whole_spans_and_by_risk(database: Database) -> None:
         ((0, 0.0), (59, 0.049), (60, 0.05), (61, 0.9), (62, 1.0), (125, 0.5))
     ):
         score(database, number, probability, at=START + timedelta(minutes=minutes))
-    seen = queries.trends(database, START + timedelta(minutes=59), hour)
+    seen = figures.trends(database, START + timedelta(minutes=59), hour)
     assert seen.volume == [
         (START, "low", 2),
         (START + hour, "high", 2),
@@ -174,7 +221,7 @@ def test_trends_count_by_whole_spans_and_by_risk(database: Database) -> None:
     assert [(round(low, 2), triage, count) for low, triage, count in seen.risk] == [
         (0.0, "low", 2), (0.05, "low", 1), (0.5, "unknown", 1), (0.9, "high", 1), (0.95, "high", 1),
     ]  # fmt: skip
-    assert queries.trends(database, START + 3 * hour, hour).volume == []
+    assert figures.trends(database, START + 3 * hour, hour).volume == []
 
 
 def test_accuracy_is_by_model_and_the_newest_review_counts(database: Database) -> None:
@@ -191,7 +238,7 @@ def test_accuracy_is_by_model_and_the_newest_review_counts(database: Database) -
     for image, verdicts in truth.items():
         for verdict in verdicts:
             decisions.review(database, image, verdict, "A", source="simulated" if verdict == "positive" else "person")
-    first, second = queries.accuracy(database, START, day)
+    first, second = figures.accuracy(database, START, day)
     assert (first.model_digest, first.start, second.model_digest, second.start) == (A, START, B, START + day)
     assert (first.accuracy.successes, first.accuracy.trials, first.simulated) == (2, 3, 1)
     assert (first.sensitivity.successes, first.sensitivity.trials) == (1, 1)
@@ -199,8 +246,8 @@ def test_accuracy_is_by_model_and_the_newest_review_counts(database: Database) -
     assert (second.accuracy.successes, second.accuracy.trials, second.simulated) == (1, 2, 2)
     assert second.specificity.value is None
     assert second.sensitivity.low < 0.5 < second.sensitivity.high
-    assert [row.accuracy.trials for row in queries.accuracy(database, START)] == [3, 2]
-    assert [row.accuracy.trials for row in queries.accuracy(database, START + day)] == [2]
+    assert [row.accuracy.trials for row in figures.accuracy(database, START)] == [3, 2]
+    assert [row.accuracy.trials for row in figures.accuracy(database, START + day)] == [2]
 
 
 def test_drift_is_of_the_newest_images_that_the_deciding_model_scored(database: Database) -> None:
@@ -233,7 +280,7 @@ def test_operations_show_what_waits(database: Database) -> None:
     assert seen.dead_letters == {"truncated": 1}
     assert (seen.outbox, seen.alerts_open) == (3, 1)
     assert [(row.component, row.data) for row in seen.components] == [("ingest-0", {"lag": 3})]
-    assert [row.model_digest for row in seen.rollouts] == [A]
+    assert [row.model_digest for row in seen.serving] == [A]
     assert [row.reason for row in queries.not_assessable(database)] == ["truncated"]
 
 
@@ -249,4 +296,5 @@ def test_the_most_uncertain_case_is_labelled_first_and_leaves_the_queue(database
     assert [case.probability for case in queries.unlabelled(database)] == [0.49, 0.55, 0.7, 0.2]
     decisions.label(database, ids.digest("0.49"), "unsure", "A")
     assert [case.probability for case in queries.unlabelled(database, 2)] == [0.55, 0.7]
+    assert [case.probability for case in queries.unlabelled(database, 2, 1)] == [0.7, 0.2]
     assert queries.count_unlabelled(database) == 3
