@@ -112,13 +112,26 @@ def _start_flow(system: System, progress: Callable[[str], None]) -> None:
         receiver = _add(system, "receiver", ReceiverActor, settings)
     for index in range(settings.ingest.actors if settings.kafka.bootstrap_servers else 1):
         _add(system, f"ingest-{index}", IngestActor, settings, index, run=True)
-    # Intake and dashboard do not depend on a model: without one, images wait and `edgerad status` says why.
-    done, _ = ray.wait([ready], timeout=FIRST_MODEL_WITHIN)
-    if not done or ray.get(ready) is None:
-        progress("intake without a model: images wait until one serves, `edgerad status` says why none does")
+    _wait_for_model(rollout, ready)
     system.runs["rollout"] = rollout.run.remote()
     if receiver is not None:
         system.addresses["receiver"] = ray.get(receiver.address.remote())
+
+
+def _wait_for_model(rollout: Actor, ready: Any) -> None:
+    """Wait for the first model, but not for ever: intake and dashboard work without one, and the images wait."""
+    import ray
+
+    log = get_logger("compose")
+    done, _ = ray.wait([ready], timeout=FIRST_MODEL_WITHIN)
+    if not done:
+        log.error("no model serves yet; images wait", seconds=FIRST_MODEL_WITHIN)
+        return
+    digest, trouble = ray.get(ready), ray.get(rollout.trouble.remote())
+    if digest is None:
+        log.error("no model serves; images wait until one does", reason=trouble)
+    elif trouble:
+        log.error("another model serves than should", model_digest=digest, reason=trouble)
 
 
 def _start_rest(system: System, progress: Callable[[str], None]) -> None:

@@ -131,7 +131,7 @@ class Follower:
 
     def _tell_of(self, digest: str, reason: str) -> str:
         """Log, once for each reason, that a model cannot serve; return it as text."""
-        text = f"model {digest[:12]}: {reason}"
+        text = reason if digest[:12] in reason else f"model {digest[:12]}: {reason}"
         if text not in self._told:
             self._told.add(text)
             self._log.error("model cannot serve", model_digest=digest, reason=reason)
@@ -280,6 +280,10 @@ class RolloutActor:
         """Put the first model into service; returns its digest when it serves, None when no model can."""
         with self._turn:
             return self._follower.start()
+
+    def trouble(self) -> str | None:
+        """Return why a better model does not serve, or none; None when all is well."""
+        return self._follower.trouble
 
     def run(self) -> None:
         """Follow the registry until the actor ends."""
