@@ -12,7 +12,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from pydicom import uid
 
-from edgerad.display import picture
+from imaging.display import picture
 from edgerad.phantom import SYNTAXES, PhantomSpec, Syntax, TextStyle, identity, random_spec, render, to_dicom, to_jpeg
 from edgerad.phantom.spec import Photometric, Storage
 

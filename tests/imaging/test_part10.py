@@ -1,0 +1,159 @@
+"""Files: hostile ones are refused before they are parsed, damaged ones keep whose image it is."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmwrite, uid
+from pydicom.sequence import Sequence
+
+from imaging.dicom import dicom_image
+from imaging.guard import check_file, layout
+from imaging.limits import DEFAULT_LIMITS, MIB, Limits
+from imaging.part10 import read_dicom, read_header
+from imaging.refusal import Unreadable
+from imaging.stored import stored_pixels
+from tests.imaging.files import NAME, PATIENT, STUDY, chest, dataset, put, written
+
+WHO = {"PatientName": NAME, "PatientID": PATIENT, "StudyInstanceUID": STUDY}
+
+
+def refusal(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Unreadable:
+    with pytest.raises(Unreadable) as caught:
+        read_dicom(data, limits)
+    return caught.value
+
+
+def keeps(refused: Unreadable) -> bool:
+    return WHO.items() <= refused.header.items()
+
+
+def deflated(body: bytes, meta_padding: int = 0) -> bytes:
+    """A deflated file whose data set is `body`; the meta information may hide the syntax behind a long element."""
+    elements = b"\x02\x00\x01\x00OB\0\0" + struct.pack("<I", 2 + meta_padding) + b"\0\1" + b"\0" * meta_padding
+    syntax = uid.DeflatedExplicitVRLittleEndian.encode()
+    syntax += b"\0" * (len(syntax) % 2)
+    elements += b"\x02\x00\x10\x00UI" + struct.pack("<H", len(syntax)) + syntax
+    meta = b"\x02\x00\x00\x00UL\x04\x00" + struct.pack("<I", len(elements)) + elements
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return b"\0" * 128 + b"DICM" + meta + packer.compress(body) + packer.flush()
+
+
+@pytest.mark.parametrize("meta_padding", [0, 4000])
+def test_a_deflated_bomb_is_refused_wherever_its_syntax_stands(meta_padding: int) -> None:
+    bomb = deflated(b"\0" * (3 * MIB), meta_padding)
+    assert refusal(bomb, Limits(max_bytes=2 * MIB)).reason == "too-large"
+
+
+def test_a_deflated_file_that_ends_early_is_truncated() -> None:
+    assert refusal(deflated(written(dataset()))[:-400]).reason == "truncated"
+
+
+def test_of_a_deflated_file_on_disk_only_the_header_is_kept(tmp_path: Path) -> None:
+    body = written(dataset(chest(12).repeat(8, 0).repeat(8, 1)))[132:]
+    start = 12 + struct.unpack_from("<I", body, 8)[0]
+    path = tmp_path / "deflated.dcm"
+    path.write_bytes(deflated(body[start:]))
+    with path.open("rb") as file:
+        assert str(read_header(file).PatientID) == PATIENT
+        small = layout(path.read_bytes(), keep=100_000)
+    assert len(small.body) < 2 * MIB
+
+
+@pytest.mark.parametrize("undefined", [True, False])
+def test_nesting_is_limited(undefined: bool) -> None:
+    inner = Dataset()
+    inner.CodeValue = "1"
+    for _ in range(40):
+        outer = Dataset()
+        outer.ConceptNameCodeSequence = Sequence([inner])
+        outer["ConceptNameCodeSequence"].is_undefined_length = undefined
+        inner = outer
+    made = dataset()
+    made.AnatomicRegionSequence = Sequence([inner])
+    assert refusal(written(made)).reason == "corrupt"
+    assert read_dicom(written(made), Limits(max_depth=50)).header["PatientID"] == PATIENT
+
+
+def test_the_number_of_elements_is_limited(tmp_path: Path) -> None:
+    made = dataset()
+    made.AnatomicRegionSequence = Sequence([Dataset() for _ in range(60_000)])
+    data = written(made)
+    assert refusal(data).reason == "too-large"
+    path = tmp_path / "many.dcm"
+    path.write_bytes(data)
+    with path.open("rb") as file, pytest.raises(Unreadable):
+        check_file(file)
+
+
+def test_an_icon_with_compressed_pixels_is_passed_over() -> None:
+    made = dataset()
+    icon = Dataset()
+    icon.Rows = icon.Columns = 64
+    icon.add_new("PixelData", "OB", b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\x08\0\0\0\xff\xd8\x10\x00SQ\xff\xd9")
+    icon["PixelData"].is_undefined_length = True
+    made.IconImageSequence = Sequence([icon])
+    out = io.BytesIO()
+    dcmwrite(out, made, enforce_file_format=True)
+    found = stored_pixels(read_dicom(out.getvalue()), DEFAULT_LIMITS).cells
+    assert found is not None
+    np.testing.assert_array_equal(found.values, chest())
+
+
+def test_a_file_cut_anywhere_behind_the_identity_keeps_it() -> None:
+    data = written(dataset())
+    behind_identity = data.index(STUDY.encode()) + len(STUDY) + 2
+    pixels = data.index(b"\xe0\x7f\x10\x00")
+    for end in range(behind_identity, pixels, 3):
+        with pytest.raises(Unreadable) as caught:
+            dicom_image(data[:end])
+        assert keeps(caught.value), end
+        assert caught.value.reason in {"truncated", "no-pixels"}
+    with pytest.raises(Unreadable) as caught:
+        dicom_image(data[: pixels + 4000])
+    assert caught.value.reason == "truncated"
+    assert keeps(caught.value)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.110", "1.2.840.113619.5.2", "1.2.840.10008.1.2.4.100"])
+def test_other_transfer_syntaxes_are_unsupported(syntax: str) -> None:
+    made = dataset()
+    data = written(made).replace(b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x18\x00" + syntax.encode().ljust(24, b"\0"))
+    with pytest.raises(Unreadable) as caught:
+        stored_pixels(read_dicom(data), DEFAULT_LIMITS)
+    assert caught.value.reason == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value", "shown"),
+    [
+        ("PatientID", "LO", ["HOSP", "00123"], "HOSP\\00123"),
+        ("AccessionNumber", "SH", ["A", "", "7"], "A\\\\7"),
+        ("StudyDate", "DA", "2021.01.02", "20210102"),
+        ("StudyTime", "TM", "10:20:30.5", "102030.5"),
+        ("StudyTime", "TM", "10:20", "1020"),
+        ("StudyDate", "DA", "20240230", "20240230"),
+        ("PatientName", "PN", "=山田^太郎", "=山田^太郎"),
+        ("PatientName", "PN", "", None),
+        ("BodyPartExamined", "CS", " chest ", "chest"),
+    ],
+)
+def test_the_header_of_the_worklist(keyword: str, vr: str, value: object, shown: str | None) -> None:
+    made = dataset(SpecificCharacterSet="ISO_IR 192")
+    assert read_dicom(written(put(made, keyword, vr, value))).header.get(keyword) == shown
+
+
+def test_extra_bytes_behind_native_pixels_are_a_contradiction_unless_they_are_padding() -> None:
+    made = dataset(chest(8).astype(np.uint8), 8)
+    whole = made.PixelData
+    made.PixelData = whole + bytes(300)
+    assert stored_pixels(read_dicom(written(made)), DEFAULT_LIMITS).cells is not None
+    made.PixelData = chest(12).tobytes()  # 16-bit data under BitsAllocated 8
+    with pytest.raises(Unreadable) as caught:
+        stored_pixels(read_dicom(written(made)), DEFAULT_LIMITS)
+    assert (caught.value.reason, "BitsAllocated" in caught.value.detail) == ("contradiction", True)
