@@ -20,6 +20,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class EmptySecret(ValueError):
+    """A secret is set, and it holds nothing or white space."""
+
+
 class Secret(Section):
     """A secret given by the environment (`value`) or by a file that holds nothing else (`file`)."""
 
@@ -27,10 +31,20 @@ class Secret(Section):
     file: Path | None = Field(None, description="File that holds the secret and nothing else.")
 
     def reveal(self) -> str | None:
-        """Return the secret, or None when none is set; OSError when the file cannot be read."""
+        """Return the secret, or None when none is set.
+
+        OSError when the file cannot be read, EmptySecret when a secret is set and holds nothing: nobody means a secret
+        that everybody knows.
+        """
         if self.value is not None:
-            return self.value.get_secret_value()
-        return self.file.read_text(encoding="utf-8").strip() if self.file else None
+            secret = self.value.get_secret_value()
+        elif self.file is not None:
+            secret = self.file.read_text(encoding="utf-8").strip()
+        else:
+            return None
+        if not secret.strip():
+            raise EmptySecret("the secret is empty")
+        return secret
 
 
 class StoreSettings(Section):
@@ -138,6 +152,12 @@ class GatewaySettings(Section):
     token: Secret = Field(Secret(), description="Bearer token (also accepted as Basic password). Generated if none.")
     max_event_bytes: int = Field(1 * 2**20, ge=1, description="Largest S3 event body, bytes.")
     max_stow_bytes: int = Field(1024 * 2**20, ge=1, description="Largest STOW-RS request, bytes.")
+    max_stow_parts: int = Field(1000, ge=1, description="Most instances in one STOW-RS request.")
+    allowed_hosts: tuple[Annotated[str, Field(pattern=f"^{HOST}$")], ...] = Field(
+        (),
+        description="Host names (NAME or NAME:PORT) that the gateway answers to besides its own address and localhost; "
+        "a store that sends events to a name needs it here.",
+    )
     sns_topics: tuple[str, ...] = Field((), description="SNS topic ARNs whose messages are taken.")
     kafka_timeout: Seconds = Field(10.0, description="Seconds to wait until a record is durable in Kafka.")
 

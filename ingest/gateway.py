@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from starlette.requests import ClientDisconnect
 
-from edgerad.sections import GatewaySettings
+from edgerad import http_limits
+from edgerad.sections import GatewaySettings, ReceiverSettings
 from edgerad.store import ObjectStore, StoreError
 from edgerad.telemetry import get_logger
+from edgerad.webdoor import Door, Names
 from ingest import events
 from ingest.events import PoisonedRecord
-from ingest.stow import StowError, store_parts
+from ingest.multipart import BodyLimits, MultipartError
+from ingest.spool import Spool
+from ingest.stow import store_parts
 
 if TYPE_CHECKING:
     from edgerad.settings import Settings
@@ -27,6 +32,8 @@ Produce = Callable[[Sequence[tuple[str, bytes]]], None]
 """Make (key, value) records durable in Kafka, all of them, or raise NotDurable."""
 READY_SECONDS = 5.0
 """Longest wait for Kafka's answer when somebody asks whether the gateway is ready."""
+METHODS = frozenset({"GET", "HEAD", "POST"})
+ADVICE = "An administrator can add the name to the setting gateway.allowed_hosts."
 UNNAMED = "unnamed"
 """Kafka key of what names no object: a store's test event, a poisoned entry."""
 
@@ -42,16 +49,29 @@ class Doors:
     settings: GatewaySettings
     token: str
     store: ObjectStore
+    spool: Spool
     metrics: Callable[[], bytes]
     produce: Produce | None = None
     nudge: Callable[[], None] = lambda: None
     kafka_answers: Callable[[], bool] = lambda: True
+    max_object_bytes: int = ReceiverSettings().max_object_bytes
 
 
 def create_app(doors: Doors) -> FastAPI:
-    """Return the application; see docs/ingest.md for its resources."""
+    """Return the application; see docs/ingest.md for its resources. ValueError when the token is empty."""
+    if not doors.token.strip():
+        msg = "the gateway's token is empty: everybody could send"
+        raise ValueError(msg)
     app = FastAPI(title="edgerad gateway", docs_url=None, redoc_url=None, openapi_url=None)
+    names = Names(doors.settings.host, doors.settings.allowed_hosts)
+    app.add_middleware(Door, names=names, methods=METHODS, advice=ADVICE)
     log = get_logger("gateway")
+    limits = BodyLimits(doors.settings.max_stow_bytes, doors.settings.max_stow_parts, doors.max_object_bytes)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: Exception) -> Response:
+        log.warning("a sender went away in the middle of a request; nothing of it was kept")
+        return Response(status_code=400)
 
     @app.post("/s3-events")
     async def s3_events(request: Request) -> Response:
@@ -78,9 +98,10 @@ def create_app(doors: Doors) -> FastAPI:
     async def stow(request: Request, study: str | None = None) -> Response:
         _authorise(request, doors.token)
         try:
-            status, content = await store_parts(request, doors.store, doors.settings.max_stow_bytes, study)
-        except StowError as error:
-            raise HTTPException(error.status, str(error)) from None
+            status, content = await store_parts(request, doors.store, doors.spool, limits, study)
+        except MultipartError as error:
+            retry = {"Retry-After": "30"} if error.status == 503 else None
+            raise HTTPException(error.status, str(error), retry) from None
         doors.nudge()
         headers = {"Retry-After": "5"} if status == 503 else {}
         return Response(json.dumps(content), status, headers, "application/dicom+json")
@@ -165,8 +186,6 @@ class GatewayActor:
         """Listen as soon as the actor lives."""
         import threading
 
-        import uvicorn
-
         from edgerad import metrics
         from edgerad.database import Database
         from edgerad.store import config_from
@@ -180,15 +199,16 @@ class GatewayActor:
             settings.gateway,
             settings.gateway.token.reveal() or "",
             ObjectStore(config_from(settings.store)),
+            Spool(settings.data_dir / "spool-stow"),
             lambda: metrics.render(database),
             producer.produce if producer else None,
             lambda: None if kafka else _nudge(),
             producer.answers if producer else lambda: True,
+            settings.receiver.max_object_bytes,
         )
         listener = listen(settings.gateway.host, settings.gateway.port, settings.data_dir / "run" / "gateway.port")
         self._address = f"http://{settings.gateway.host}:{listener.getsockname()[1]}"
-        config = uvicorn.Config(create_app(doors), log_config=None, access_log=False, server_header=False)
-        server = uvicorn.Server(config)
+        server = http_limits.server(create_app(doors))
         threading.Thread(target=server.run, args=([listener],), daemon=True).start()
 
     def address(self) -> str:

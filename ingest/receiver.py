@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import tempfile
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from edgerad.store import ObjectGone, ObjectStore, StoreError
+from edgerad.store import ObjectStore, StoreError
 from edgerad.telemetry import get_logger
-from edgerad.upload import put_in_parts
+from ingest.arrival import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS, Arrival
+from ingest.instance import STORAGE_CLASSES, NotUnderstood, identify, keep, object_key
+from ingest.pdu import MAX_P_DATA_BYTES
+from ingest.spool import Spool
 
 if TYPE_CHECKING:
-    from pynetdicom.events import Event
-
     from edgerad.sections import ReceiverSettings
     from edgerad.settings import Settings
 
-SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
-"""Statuses of C-STORE (PS3.4 Table B.2-1); A700 tells the sender to try again later."""
-MULTIPART_FROM = 32 * 2**20
-STORAGE_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
-    "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
-    "1.2.840.10008.5.1.4.1.1.1.1.1",  # Digital X-Ray, for processing
-    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture
-    "1.2.840.10008.5.1.4.1.1.7.2",  # Multi-frame Grayscale Byte Secondary Capture
-    "1.2.840.10008.5.1.4.1.1.7.3",  # Multi-frame Grayscale Word Secondary Capture
-    "1.2.840.10008.5.1.4.1.1.7.4",  # Multi-frame True Color Secondary Capture
-)
+PROCESSING_FAILURE = 0x0110
+"""Status of C-STORE for a fault of the receiver itself (PS3.7 9.1.1.1.9)."""
+VERIFICATION = "1.2.840.10008.1.1"
 TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
     "1.2.840.10008.1.2",  # Implicit VR Little Endian
@@ -47,12 +38,13 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
     "1.2.840.10008.1.2.5",  # RLE Lossless
 )
-
-
-def object_key(study_uid: str, instance_uid: str) -> str:
-    """Return the key of an instance: digests, so that no identifier stands in a URL; a study shares a folder."""
-    study, instance = (hashlib.sha256(uid.encode()).hexdigest() for uid in (study_uid, instance_uid))
-    return f"dicom/{study[:16]}/{instance[:32]}.dcm"
+NOTES = {
+    "rejected": "association refused",
+    "aborted": "association aborted: the peer broke the protocol, or was silent",
+    "broken": "a transfer ended in the middle; what came of it was removed",
+    "failed": "instance not stored; the sender was told",
+}
+"""What is logged with a count; the reason is a code and quotes nothing that came."""
 
 
 def may_connect(address: str, allowed: Sequence[str]) -> bool:
@@ -60,67 +52,26 @@ def may_connect(address: str, allowed: Sequence[str]) -> bool:
     if not allowed:
         return True
     peer = ipaddress.ip_address(address)
+    if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
+        peer = peer.ipv4_mapped
     return any(peer in ipaddress.ip_network(item, strict=False) for item in allowed)
 
 
-@dataclass(frozen=True)
-class Instance:
-    """What identifies a received instance, read from its first bytes."""
-
-    study_uid: str
-    instance_uid: str
-
-
-class NotUnderstood(ValueError):
-    """The data set lacks what identifies it; the text says which attribute."""
-
-
-def identify(file: BinaryIO) -> Instance:
-    """Read StudyInstanceUID (0020,000D) and SOPInstanceUID (0008,0018) of a Part 10 file, and no further."""
-    import pydicom
-
-    try:
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SOPInstanceUID"])
-    except Exception as error:  # noqa: BLE001 - pydicom raises what its parsing meets, and may quote values
-        msg = f"the data set does not parse ({type(error).__name__})"
-        raise NotUnderstood(msg) from None
-    study, instance = str(dataset.get("StudyInstanceUID", "")), str(dataset.get("SOPInstanceUID", ""))
-    if not study or not instance:
-        msg = "StudyInstanceUID (0020,000D) or SOPInstanceUID (0008,0018) is missing"
-        raise NotUnderstood(msg)
-    return Instance(study, instance)
-
-
-def keep(store: ObjectStore, path: Path, key: str) -> bool:
-    """Store a file under a key, durably; return False when the same bytes are there already.
-
-    An instance that is sent twice must not be a new object: it would be scored again. Raises StoreError.
-    """
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        try:
-            if store.head(key).metadata.get("sha256") == digest:
-                return False
-        except ObjectGone:
-            pass
-        file.seek(0)
-        metadata = {"sha256": digest}
-        if path.stat().st_size > MULTIPART_FROM:
-            put_in_parts(store, key, file, "application/dicom", metadata)
-        else:
-            store.put(key, file, "application/dicom", metadata)
-    return True
-
-
 class Receiver:
-    """A DICOM service class provider (SCP) in threads of this process."""
+    """A DICOM service class provider (SCP) in threads of this process.
 
-    def __init__(self, settings: ReceiverSettings, store: ObjectStore) -> None:
-        """Keep what to accept; nothing listens yet."""
-        self._settings, self._store = settings, store
+    `counts` has stored and repeated instances, failed ones (answered with another status than success), rejected
+    associations (address, AE title, number), aborted ones, and transfers that were broken off by the sender.
+    """
+
+    def __init__(self, settings: ReceiverSettings, store: ObjectStore, spool: Path | None = None) -> None:
+        """Keep what to accept; nothing listens yet. What lies in the folder `spool` is removed by `start`."""
+        self._settings, self._store, self._spool = settings, store, spool
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._server: Any = None
         self._log = get_logger("receiver")
-        self.counts = {"stored": 0, "repeated": 0, "failed": 0, "rejected": 0}
+        self._lock = threading.Lock()
+        self.counts = {"stored": 0, "repeated": 0, "failed": 0, "rejected": 0, "aborted": 0, "broken": 0}
 
     @property
     def address(self) -> str:
@@ -132,55 +83,79 @@ class Receiver:
         """Listen; OSError when the port is taken."""
         from pynetdicom import AE, _config, evt
 
+        from ingest.associations import Policy, Server
+
         _config.LOG_HANDLER_LEVEL = "none"
-        # The data set goes from the network to a file: a large one takes no memory.
-        _config.STORE_RECV_CHUNKED_DATASET = True
         settings = self._settings
+        if self._spool is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="edgerad-spool-")
         entity = AE(ae_title=settings.ae_title)
         entity.maximum_associations = settings.max_associations
-        entity.network_timeout = entity.acse_timeout = entity.dimse_timeout = settings.network_timeout
+        entity.maximum_pdu_size = MAX_P_DATA_BYTES
+        entity.network_timeout = entity.dimse_timeout = settings.network_timeout
         entity.require_called_aet = settings.require_called_ae_title
         entity.require_calling_aet = list(settings.calling_ae_titles)
-        entity.add_supported_context("1.2.840.10008.1.1")
+        entity.add_supported_context(VERIFICATION)
         for storage_class in STORAGE_CLASSES:
             entity.add_supported_context(storage_class, list(TRANSFER_SYNTAXES))
+        policy = Policy(
+            lambda address: may_connect(address, settings.addresses),
+            Spool(self._spool or Path(self._temporary.name if self._temporary else "")),
+            settings.max_object_bytes,
+            self._store_instance,
+            self._note,
+        )
         handlers = [
-            (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_C_ECHO, lambda _: SUCCESS),
-            (evt.EVT_C_STORE, self._store_instance),
+            (evt.EVT_FSM_TRANSITION, lambda event: event.assoc.moved(event)),
+            (evt.EVT_REJECTED, lambda _: self._note("rejected", "ae-title-or-number")),
         ]
-        self._server = entity.start_server((settings.host, settings.port), block=False, evt_handlers=handlers)
+        self._server = entity.make_server(
+            (settings.host, settings.port), evt_handlers=handlers, server_class=Server, policy=policy
+        )
+        entity._servers.append(self._server)  # its shutdown takes it off this list
+        threading.Thread(target=self._server.serve_forever, name="receiver", daemon=True).start()
 
     def stop(self) -> None:
         """Stop listening and end the associations."""
         if self._server is not None:
             self._server.shutdown()
+            for association in self._server.active_associations:
+                association.abort()
+                association.join(5)
             self._server = None
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = None
 
-    def _requested(self, event: Event) -> None:
-        if not may_connect(event.assoc.requestor.address, self._settings.addresses):
-            self.counts["rejected"] += 1
-            self._log.warning("association refused: address not in receiver.addresses")
-            event.assoc.acse.send_reject(0x01, 0x01, 0x01)  # permanent, service user, no reason (PS3.8 9.3.4)
-            event.assoc.kill()
+    def _note(self, count: str, reason: str = "", error: Exception | None = None) -> None:
+        """Count what happened; log it unless it is usual."""
+        with self._lock:
+            self.counts[count] += 1
+        if count in NOTES:
+            details = {"error": error} if error is not None else {}
+            self._log.warning(NOTES[count], reason=reason, **details)
 
-    def _store_instance(self, event: Event) -> int:
-        path = Path(event.dataset_path)
+    def _store_instance(self, arrival: Arrival) -> int:
+        """Store what arrived and return the status; nothing that goes wrong leaves the sender without one."""
+        if arrival.status != SUCCESS:
+            self._note("failed", arrival.why)
+            return arrival.status
         try:
-            if path.stat().st_size > self._settings.max_object_bytes:
-                raise NotUnderstood("the data set is larger than receiver.max_object_bytes")  # noqa: TRY301
-            with path.open("rb") as file:
-                instance = identify(file)
-            new = keep(self._store, path, object_key(instance.study_uid, instance.instance_uid))
+            with arrival.spooled.path.open("rb") as file:
+                instance = identify(file, self._settings.max_object_bytes)
+            key = object_key(instance.study_uid, instance.instance_uid, arrival.spooled.digest.hexdigest())
+            new = keep(self._store, arrival.spooled.path, key)
         except NotUnderstood as error:
-            self.counts["failed"] += 1
-            self._log.warning("instance not understood", reason=str(error))
+            self._note("failed", str(error))
             return CANNOT_UNDERSTAND
         except (StoreError, OSError) as error:
-            self.counts["failed"] += 1
-            self._log.warning("instance not stored; the sender is told to try again", error=error)
+            self._note("failed", "store", error)
             return OUT_OF_RESOURCES
-        self.counts["stored" if new else "repeated"] += 1
+        except Exception as error:  # noqa: BLE001 - a fault of ours; the sender must hear of it
+            self._note("failed", "internal", error)
+            return PROCESSING_FAILURE
+        self._note("stored" if new else "repeated")
         return SUCCESS
 
 
@@ -189,16 +164,14 @@ class ReceiverActor:
 
     def __init__(self, settings: Settings) -> None:
         """Listen as soon as the actor lives, and again when Ray has restarted it."""
-        import threading
-
         from edgerad.database import Database
         from edgerad.store import config_from
         from edgerad.telemetry import configure_logging
 
         configure_logging(settings.telemetry)
-        tempfile.tempdir = str(_spool(settings.data_dir))
         self._database = Database(settings.database_url)
-        self._receiver = Receiver(settings.receiver, ObjectStore(config_from(settings.store)))
+        store = ObjectStore(config_from(settings.store))
+        self._receiver = Receiver(settings.receiver, store, settings.data_dir / "spool")
         self._receiver.start()
         threading.Thread(target=self._report, daemon=True).start()
 
@@ -223,9 +196,3 @@ class ReceiverActor:
                 except SQLAlchemyError:
                     last = {}
             time.sleep(2)
-
-
-def _spool(data_dir: Path) -> Path:
-    folder = data_dir / "spool"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder

@@ -67,18 +67,18 @@ class Feeder:
 
     def feed(self, batch: list[Sample]) -> Iterator[Fed]:
         """Send files, yielding each when the door has acknowledged it."""
-        by_dicom: list[tuple[Sample, bytes, str]] = []
+        by_dicom: list[tuple[Sample, bytes, str]] = []  # with the prefix of the key that each will have
         for sample in batch:
             data = sample.path.read_bytes()
-            key = self._receiver_key(data)
-            if key:
-                by_dicom.append((sample, data, key))
+            prefix = self._receiver_prefix(data)
+            if prefix:
+                by_dicom.append((sample, data, prefix))
             else:
                 yield self._put(sample, data)
-        for sample, data, key in by_dicom:
+        for sample, data, prefix in by_dicom:
             if self._c_store(data):
-                head = self._store.head(key)
-                yield Fed(sample, ids.image_id(self._store.bucket, key, head.etag), "C-STORE")
+                newest = max(self._store.list(prefix), key=lambda item: item.last_modified)
+                yield Fed(sample, ids.image_id(self._store.bucket, newest.key, newest.etag), "C-STORE")
             else:
                 yield self._put(sample, data)
 
@@ -89,9 +89,9 @@ class Feeder:
         stored = self._store.put(key, data)
         return Fed(sample, ids.image_id(self._store.bucket, key, stored.etag), "S3")
 
-    def _receiver_key(self, data: bytes) -> str | None:
-        """Return the key under which the receiver will store this file, or None when it is none to send."""
-        from ingest.receiver import object_key
+    def _receiver_prefix(self, data: bytes) -> str | None:
+        """Return what the key of this file at the receiver will begin with, or None when it is none to send."""
+        from ingest.instance import instance_prefix
 
         if self._receiver is None or data[128:132] != b"DICM":
             return None
@@ -106,7 +106,7 @@ class Feeder:
         if not instance or not study or instance in self._instances:
             return None
         self._instances.add(instance)
-        return object_key(study, instance)
+        return instance_prefix(study, instance)
 
     def _c_store(self, data: bytes) -> bool:
         """Send one file as a modality would; return whether the receiver has it durable."""

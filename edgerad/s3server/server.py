@@ -8,8 +8,12 @@ from pathlib import Path
 
 import uvicorn
 
+from edgerad import http_limits
 from edgerad.s3server.app import OnPut, S3App
 from edgerad.s3server.disk import Disk
+from edgerad.webdoor import Door, Names
+
+METHODS = frozenset({"DELETE", "GET", "HEAD", "POST", "PUT"})
 
 
 class S3Server:
@@ -38,10 +42,8 @@ class S3Server:
             raise
         self._port = listener.getsockname()[1]
         app = S3App(self._disk, self._keys, self._on_put)
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=5
-        )
-        self._server = uvicorn.Server(config)
+        door = Door(app, Names("127.0.0.1"), METHODS, "The embedded store answers on 127.0.0.1 alone.")
+        self._server = http_limits.server(door, lifespan="off", timeout_graceful_shutdown=5)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="s3server", daemon=True)
         self._thread.start()  # the socket already listens: a request sent now waits in its backlog
 

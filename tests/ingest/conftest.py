@@ -7,8 +7,10 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
 from edgerad.database import Database
 
@@ -20,6 +22,14 @@ def database(empty_database: Path, tmp_path: Path) -> Iterator[Database]:
     database = Database(f"sqlite:///{path}")
     yield database
     database.close()
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    """Return what is logged. Nothing is printed: a thread that prints while pytest puts back standard output can crash
+    the interpreter."""
+    with structlog.testing.capture_logs() as found:
+        yield found
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from edgerad.s3server import S3Server
 from edgerad.sections import GatewaySettings
 from edgerad.store import ObjectStore, StoreConfig
 from ingest.gateway import UNNAMED, Doors, NotDurable, create_app, listen
+from ingest.spool import Spool
 
 TOKEN = {"Authorization": "Bearer sesame"}
 SAMPLE = (Path(__file__).parent / "samples" / "ceph_put.json").read_bytes()
@@ -52,18 +53,18 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 
 
 @pytest.fixture
-def doors(bucket: ObjectStore, kafka: Kafka) -> Doors:
+def doors(bucket: ObjectStore, kafka: Kafka, tmp_path: Path) -> Doors:
     """Doors over an empty bucket."""
     for item in list(bucket.list()):
         bucket.delete(item.key)
     settings = GatewaySettings(sns_topics=("arn:aws:sns:x:1:t",), max_event_bytes=10_000)
-    return Doors(settings, "sesame", bucket, lambda: b"edgerad_images 1\n", kafka.produce)
+    return Doors(settings, "sesame", bucket, Spool(tmp_path / "spool"), lambda: b"edgerad_images 1\n", kafka.produce)
 
 
 @pytest.fixture
 def client(doors: Doors) -> TestClient:
     """A client of the gateway."""
-    return TestClient(create_app(doors))
+    return TestClient(create_app(doors), base_url="http://127.0.0.1:8042")
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,12 @@ def test_without_kafka_the_sweep_is_nudged(doors: Doors) -> None:
     nudges: list[int] = []
     doors.produce = None
     doors.nudge = lambda: nudges.append(1)
-    assert TestClient(create_app(doors)).post("/s3-events", content=SAMPLE, headers=TOKEN).status_code == 202
+    assert (
+        TestClient(create_app(doors), base_url="http://localhost")
+        .post("/s3-events", content=SAMPLE, headers=TOKEN)
+        .status_code
+        == 202
+    )
     assert nudges == [1]
 
 
