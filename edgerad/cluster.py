@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgerad import surroundings
 from edgerad.preflight import CannotStart
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ PRELOADED = "edgerad.ray_worker"
 """Imported by every worker before anything else, and here before Ray; cluster.yaml names it as well."""
 
 QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # a hospital's edge calls nobody
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",  # 0.1 costs 4 % of a core when idle; scaling still decides in < 1 s
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives its cluster must not start another one
     # Ray's own metrics, which nobody can read of a local cluster, cost 2 % of a core; edgerad's come from its database.
@@ -53,6 +53,7 @@ def connect(settings: Settings) -> None:
 
     Raises CannotStart.
     """
+    surroundings.prepare()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     folder = _prepare_local(settings) if settings.ray.address is None else None

@@ -1,4 +1,4 @@
-"""What surrounds edgerad's processes: the proxies of the environment, the modes of new files, the encoding of output.
+"""What surrounds edgerad's processes: proxies, libraries that report home, modes of new files, encoding of output.
 
 `prepare` runs when the command line starts, and again in each Ray worker, which may have been started by somebody else.
 The processes that edgerad starts inherit both the environment and the umask.
@@ -17,14 +17,25 @@ from urllib.parse import urlsplit
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Hosts that no proxy is asked for. urllib, httpx and gRPC all take these forms; httpx takes no `[::1]`."""
 PRIVATE_UMASK = 0o077
+SILENT = {
+    # onnxruntime 1.32 tells mobile.events.data.microsoft.com of each session, under a device id that it keeps in
+    # ~/.cache/Microsoft (onnxruntime/core/platform/telemetry_1ds.cc).
+    "ORT_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Variables that keep libraries from reporting to their makers: a hospital's edge calls only whom its settings name."""
 CACHES = {"KERAS_HOME": "keras"}
 """Variables that name a library's folder in the home folder, and the folder in `data_dir`/cache to use instead. Keras
 falls back to /tmp/.keras where the home folder cannot be written to, and any local user can put a file there."""
 
 
 def prepare() -> None:
-    """Exempt loopback from proxies, and let no character that standard output cannot encode end a command."""
+    """Exempt loopback from proxies, keep libraries from reporting home, and let no unusual character end a command.
+
+    Call it before such a library is imported.
+    """
     exempt_loopback(os.environ)
+    os.environ.update(SILENT)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

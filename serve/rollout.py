@@ -91,7 +91,8 @@ class Follower:
             break
         else:
             self.serving = None
-        self.trouble = "; ".join(wrong) or (None if self.serving else "there is no model")
+            wrong = wrong or [self._tell_of("", "no model has served here, and none that ships can be read")]
+        self.trouble = "; ".join(wrong) or None
         return self.serving
 
     @property

@@ -26,6 +26,7 @@ ABSENT: dict[str, str] = {}
 # Ray reads these when it is first imported; no test calls anybody, and none leaves a token in the home folder.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("RAY_preload_python_modules", "edgerad.ray_worker")
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that outlives its cluster must not start another one

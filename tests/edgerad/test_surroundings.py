@@ -148,6 +148,19 @@ def test_the_command_line_and_every_ray_worker_exempt_loopback(proxied: pytest.M
     assert said.stdout.endswith(expected)
 
 
+def test_no_library_reports_home(tmp_path: Path) -> None:
+    """onnxruntime keeps a device id and a queue of events in the home folder from the first session on, or nothing."""
+    code = (
+        "from edgerad import surroundings; surroundings.prepare(); import onnxruntime, rapidocr_onnxruntime, pathlib;"
+        "models = pathlib.Path(rapidocr_onnxruntime.__file__).parent / 'models';"
+        "onnxruntime.InferenceSession(min(models.glob('*.onnx'), key=lambda path: path.stat().st_size))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in {"CI", *surroundings.SILENT}}
+    environment |= {"HOME": str(tmp_path), "ORT_DISABLE_TELEMETRY": "0"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert [path.name for path in tmp_path.rglob("*")] == []
+
+
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LANG": "C"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}])
 def test_text_that_standard_output_cannot_encode_ends_no_command(locale: dict[str, str]) -> None:
     code = "from edgerad import surroundings; surroundings.prepare(); print('p\\u00e4t \\u2192')"

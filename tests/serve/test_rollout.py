@@ -238,7 +238,8 @@ def test_a_shipped_bundle_without_a_readable_manifest_is_no_model(
     fresh = Database(f"sqlite:///{tmp_path / 'fresh.db'}")
     fresh.upgrade()
     follower = Follower(load_settings(data_dir=tmp_path), fresh, None, stage._swap)
-    assert (follower.start(), follower.trouble) == (None, "there is no model")
+    assert follower.start() is None
+    assert follower.trouble == "no model has served here, and none that ships can be read"
     (tmp_path / "pneumonia").mkdir()
     (tmp_path / "pneumonia" / "bundle.json").write_text("{")
     assert follower.start() is None
