@@ -84,7 +84,7 @@ def _alert(view: queries.CaseView) -> None:
         when = f", {parts.local(alert.acknowledged_at)}" if alert.acknowledged_at else ""
         st.success(f"Alert acknowledged by {parts.plain(alert.acknowledged_by)}{when}.")
         if alert.acknowledged_at:
-            with st.popover("Withdraw the acknowledgement"):
+            with st.popover("Undo the acknowledgement"):
                 parts.withdraw(alert.alert_id, alert.acknowledged_at)
         return
     st.error(f"Alert {parts.open_for(alert.opened_at, alert.level)}. Nobody has acknowledged it.")
@@ -150,6 +150,8 @@ def _history(view: queries.CaseView) -> None:
         lines.append((event.at, _event(event)))
     if view.shipment:
         lines.append((view.shipment.queued_at, f"to be sent to the core ({view.shipment.why}): {view.shipment.state}"))
+    if view.image.state == "quarantined" and view.image.finished_at:
+        lines.append((view.image.finished_at, f"not scored: {view.image.reason}"))
     lines.append((view.image.registered_at, f"arrived ({view.image.source})"))
     lines.sort(key=lambda line: line[0], reverse=True)
     name = f"history-{view.image.image_id}"

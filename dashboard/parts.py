@@ -103,8 +103,8 @@ def decide(decision: Callable[[], bool], done: str, repeated: str, place: Any = 
 
 def withdraw(alert_id: str, seen: datetime) -> None:
     """Ask for the reason to withdraw an acknowledgement, given at `seen`, and withdraw it."""
-    reason = st.text_input("Reason", key=f"reason-{alert_id}-{seen.timestamp()}", max_chars=500)
-    if st.button("Withdraw the acknowledgement", key=f"withdraw-{alert_id}"):
+    reason = st.text_input("Reason for undoing it", key=f"reason-{alert_id}-{seen.timestamp()}", max_chars=500)
+    if st.button("Open the alert again", key=f"withdraw-{alert_id}"):
         decide(
             lambda: decisions.withdraw_acknowledgement(database(), alert_id, person(), reason, seen=seen),
             "The alert is open again.",
@@ -130,7 +130,7 @@ def who(header: dict[str, Any], image_id: str) -> tuple[str, str]:
     facts = [str(header.get("PatientID", "")), str(header.get("PatientSex", "")), age(header)]
     return (
         name(str(header.get("PatientName", ""))) or f"Image {image_id[:8]}",
-        " · ".join(fact for fact in facts if fact) or "no patient data in the file",
+        " · ".join(fact for fact in facts if fact) or "no patient ID in the file",
     )
 
 

@@ -48,7 +48,7 @@ def _page() -> None:
     start = now() - length
     seen = figures.trends(parts.database(), start, span)
     if not seen.volume:
-        st.info("No assessments in this span. Choose a longer one, or wait for X-rays.")
+        st.info("No assessments in this span. Choose a longer span, or wait for X-rays.")
         return
     for column, (title, chart) in zip(
         st.columns(3, gap="medium"),
@@ -72,11 +72,12 @@ def _accuracy(start: datetime, wide: timedelta) -> None:
     start = figures.aligned(start, wide)  # as the points are, so that the table counts what they show
     by_model = figures.accuracy(parts.database(), start)
     st.caption(
-        "Against the newest review of each image, the unsure left out; positive from 50 % risk; lines and brackets "
-        "are 95 % intervals (Wilson). Reviews are not a random sample: people read first what is urgent."
+        "Compared with the newest reading of each image; readings of unsure are left out. A risk of 50 % or more "
+        "counts as positive. Lines and brackets are 95 % intervals (Wilson). Readings are not a random sample: people "
+        "read urgent images first."
     )
     if not by_model:
-        st.info("No reviews in this span. Confirm or overrule cases, and the accuracy appears here.")
+        st.info("No reviews in this span. The accuracy appears here once cases are confirmed or overruled.")
         return
     simulated = sum(row.simulated for row in by_model)
     if simulated:

@@ -1,12 +1,19 @@
 """A database as an edge and a core leave it, and an object store that answers."""
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
+from dashboard import launch
 from edgerad import ledger
 from edgerad.database import Database
 from edgerad.ledger import Letter, NewImage, ShipPolicy
@@ -95,6 +102,33 @@ def edge(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Edge:
     ledger.report(database, "ingest-0", {"lag": 7})
     ledger.report(database, "rollout", {"replicas": 2})
     return Edge(database, images, {**os.environ, **environment})
+
+
+@contextmanager
+def running(environment: dict[str, str], log: Path, **options: Any) -> Iterator[str]:
+    """Run the dashboard as edgerad starts it, with these settings of its section; yield its address."""
+    command, address = launch.command(load_settings(dashboard={"port": 0, **options}))
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, *command], env=environment, stdout=output, stderr=output)
+    try:
+        for _ in range(300):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            try:
+                if httpx.get(f"{address}/_stcore/health").is_success:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def address(edge: Edge, tmp_path: Path) -> Iterator[str]:
+    """The address of a dashboard that runs as edgerad starts it."""
+    with running(edge.environment, tmp_path / "dashboard.log") as found:
+        yield found
 
 
 def _images(bucket: str, store: ObjectStore) -> list[NewImage]:

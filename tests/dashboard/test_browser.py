@@ -1,41 +1,14 @@
 """Paths in a real browser: acknowledge and confirm; label by single keys; draw a box on a quarantined image."""
 
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from sqlalchemy import select
 
-from dashboard import launch
 from edgerad.records import Alert, Audit, CoreCase, Label, Review, Shipment
-from edgerad.settings import load_settings
 from tests.conftest import CHROMIUM_FLAGS
 from tests.dashboard.conftest import Edge
 from tests.dashboard.test_quarantine import waits
-
-
-@pytest.fixture
-def address(edge: Edge, tmp_path: Path) -> Iterator[str]:
-    """The address of a dashboard that runs as edgerad starts it."""
-    command, address = launch.command(load_settings(dashboard={"port": 0}))
-    with (tmp_path / "dashboard.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, *command], env=edge.environment, stdout=log, stderr=log)
-    try:
-        for _ in range(300):
-            assert process.poll() is None, (tmp_path / "dashboard.log").read_text(encoding="utf-8")
-            try:
-                if httpx.get(f"{address}/_stcore/health").is_success:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.2)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.mark.real
