@@ -42,6 +42,26 @@ def check_settings(settings: Settings) -> None:
         _check_store(name, store)
     if settings.kafka.security_protocol.startswith("SASL") and not settings.kafka.sasl_password.reveal():
         raise SettingsError(_missing("kafka.sasl_password", "kafka.security_protocol asks for it"))
+    if settings.is_edge and settings.notify.webhook_url:
+        _check_proxies()
+
+
+def _check_proxies() -> None:
+    """Raise SettingsError where the webhook's HTTP client cannot use the proxies that the environment names."""
+    import httpx
+
+    try:
+        httpx.Client().close()
+    except ImportError:
+        what = "a SOCKS proxy needs the package socksio: `pip install socksio`, or name an HTTP proxy"
+    except (ValueError, httpx.InvalidURL):  # their texts can hold a proxy's password
+        what = "a proxy is written http://HOST:PORT, an exemption HOST, .DOMAIN or an address; correct them"
+    else:
+        return
+    msg = (
+        f"setting notify.webhook_url: the environment's http_proxy, https_proxy, all_proxy or no_proxy is unfit; {what}"
+    )
+    raise SettingsError(msg)
 
 
 def _secrets(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Secret]]:

@@ -30,13 +30,15 @@ def train(
 
         pretrain(data, weights, out, test=test, state=state, say=typer.echo)
         return
-    from edgerad import cluster
+    from edgerad import cluster, surroundings
     from edgerad.commands import reach
     from edgerad.telemetry import configure_logging
     from train.core import open_core
 
+    surroundings.keep_private()
     with reach.in_one_line():
         settings = reach.with_store(reach.core_settings())
+        surroundings.keep_caches(settings.data_dir)
         configure_logging(settings.telemetry)
         reach.core_database(settings).close()
         core = open_core(settings)

@@ -1,5 +1,6 @@
 """What is wrong before the start is told in one line that names the setting and what to do, without a secret."""
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,33 @@ def test_embedded_and_complete_settings_are_fine() -> None:
     preflight.check_settings(settings())
     preflight.check_settings(settings(store={"endpoint_url": "http://s", **KEYS}))
     preflight.check_settings(settings(role="core", store={"endpoint_url": "http://not-mine"}))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("all_proxy", "socks5://user:hush@proxy.example:1080", "socksio"),
+        ("https_proxy", "ftp://user:hush@proxy.example", "http://HOST:PORT"),
+        ("http_proxy", "http://user:hush@proxy.example:port", "http://HOST:PORT"),
+        ("no_proxy", "[::1]", "an exemption HOST"),
+    ],
+)
+def test_a_proxy_that_the_webhook_cannot_use_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    with_webhook = settings(notify={"webhook_url": "https://alerts.example"})
+    preflight.check_settings(with_webhook)
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    preflight.check_settings(with_webhook)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=r"setting notify\.webhook_url: .*is unfit; ") as refusal:
+        preflight.check_settings(with_webhook)
+    assert said in str(refusal.value)
+    assert "hush" not in str(refusal.value)
+    preflight.check_settings(settings())
+    preflight.check_settings(settings(role="core", notify={"webhook_url": "https://alerts.example"}))
 
 
 def test_a_secret_that_cannot_be_read_is_named(tmp_path: Path) -> None:
