@@ -46,6 +46,8 @@ Voi = Literal[
     "lut65536",
 ]
 Padding = Literal["none", "lowest", "highest", "range"]
+Overlay = Literal["none", "above"]
+"""Whether a retired overlay lies in the bit above High Bit (PS3.5 8.1.2, PS3.3 C.9.2)."""
 
 NATIVE = frozenset({"implicit", "explicit", "big-endian", "deflated"})
 MAY_BE_LEFT = NATIVE | {"rle", ""}
@@ -73,6 +75,7 @@ class Combination:
     modality: Modality
     voi: Voi
     padding: Padding
+    overlay: Overlay = "none"
 
     @property
     def allocated(self) -> int:
@@ -94,7 +97,8 @@ class Combination:
         """A name for a file and for a test."""
         sign, side = "s" if self.signed else "u", "left" if self.left else "right"
         parts = (self.syntax, f"{self.allocated}-{self.stored}{sign}-{side}", self.photometric[-1], self.shape)
-        return "_".join((*parts, self.modality, self.voi, self.padding)).lower()
+        overlay = () if self.overlay == "none" else ("overlay",)
+        return "_".join((*parts, self.modality, self.voi, self.padding, *overlay)).lower()
 
 
 LEVELS: dict[str, tuple[Any, ...]] = {
@@ -107,6 +111,7 @@ LEVELS: dict[str, tuple[Any, ...]] = {
     "modality": get_args(Modality),
     "voi": get_args(Voi),
     "padding": get_args(Padding),
+    "overlay": get_args(Overlay),
 }
 OTHERS = [syntax for syntax in get_args(Syntax) if syntax not in JPEG_2000]
 FACTORS = tuple(field.name for field in fields(Combination))
@@ -121,6 +126,7 @@ def depth_why_not(levels: dict[str, Any]) -> str | None:
     """Return why a transfer syntax cannot hold a depth, a sign or a position of the bits, None when it can."""
     syntax, depth = levels.get("syntax", ""), levels.get("depth")
     signed, left = levels.get("signed", False), levels.get("left", False)
+    overlay = levels.get("overlay", "none") != "none"
     reasons = {
         "PS3.5 8.2.1: process 1 has 8 bits in 8": syntax == "jpeg-baseline" and depth not in {None, (8, 8)},
         "PS3.5 8.2.1: process 4 has 8 bits in 8 or 12 bits in 16": (
@@ -128,7 +134,9 @@ def depth_why_not(levels: dict[str, Any]) -> str | None:
         ),
         "PS3.5 8.2.1: a lossy JPEG holds no signed values": syntax in {"jpeg-baseline", "jpeg-extended"} and signed,
         "the codestream says how many bits it has: nothing is left to shift": left and syntax not in MAY_BE_LEFT,
-        "no bit is free": left and depth in {(8, 8), (16, 16)},
+        "no bit is free": (left or overlay) and depth in {(8, 8), (16, 16)},
+        "PS3.5 8.1.2: only an uncompressed word has bits of an overlay": overlay and syntax not in MAY_BE_LEFT,
+        "the bits above are the value's": overlay and left,
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
 

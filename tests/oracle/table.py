@@ -25,7 +25,8 @@ INTRODUCTION = """# The pixels against other readers
 One synthetic chest is written in {count} ways. edgerad's stored and rescaled values must equal those of two independent
 readers, dcmtk (its programs) and GDCM (`python-gdcm`), and what it displays must equal what dcmtk displays. The files
 cover every transfer syntax with every depth, sign and position of the bits that it can hold, and every pair of levels
-of the other factors: polarity, Presentation LUT Shape, modality transformation, VOI transformation, padding.
+of the other factors: polarity, Presentation LUT Shape, modality transformation, VOI transformation, padding, an overlay
+in the bit above High Bit.
 `tests/oracle/` writes the files, reads them and makes this page; a test fails when the page is not what is compared.
 Run it with `.venv/bin/python -m pytest tests/oracle` (needs dcmtk).
 

@@ -66,6 +66,7 @@ def write(combination: Combination, folder: Path) -> Written:
     values, padded = stored_values(combination)
     dataset = header(combination)
     add_padding(dataset, combination)
+    add_overlay(dataset, combination)
     add_modality(dataset, combination)
     add_voi(dataset, combination)
     path = folder / f"{combination.name}.dcm"
@@ -142,10 +143,12 @@ def stored_values(combination: Combination) -> tuple[Values, NDArray[np.bool_]]:
 
 
 def native(values: Values, combination: Combination) -> bytes:
-    """Return values as Pixel Data in little endian: two's complement in the stored bits, the other bits 0."""
+    """Return values as Pixel Data in little endian: two's complement in the stored bits, above them 0 or an overlay."""
     words = values.astype(np.int64) & ((1 << combination.stored) - 1)
     if combination.left:
         words <<= combination.allocated - combination.stored
+    if combination.overlay == "above":
+        words |= (np.indices(words.shape).sum(axis=0) % 3 == 0).astype(np.int64) << combination.stored
     data = words.astype("<u1" if combination.allocated == 8 else "<u2").tobytes()
     return data + b"\0" * (len(data) % 2)
 
@@ -184,6 +187,18 @@ def add_padding(dataset: Dataset, combination: Combination) -> None:
     dataset.add_new("PixelPaddingValue", kind, value)
     if combination.padding == "range":
         dataset.add_new("PixelPaddingRangeLimit", kind, lowest(combination) + 3)
+
+
+def add_overlay(dataset: Dataset, combination: Combination) -> None:
+    """Add an overlay whose bits lie in the words of the image (PS3.3 C.9.2, retired)."""
+    if combination.overlay == "none":
+        return
+    dataset.add_new(0x60000010, "US", dataset.Rows)
+    dataset.add_new(0x60000011, "US", dataset.Columns)
+    dataset.add_new(0x60000040, "CS", "G")
+    dataset.add_new(0x60000050, "SS", [1, 1])
+    dataset.add_new(0x60000100, "US", combination.allocated)
+    dataset.add_new(0x60000102, "US", combination.stored)
 
 
 def add_modality(dataset: Dataset, combination: Combination) -> None:
