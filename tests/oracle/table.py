@@ -32,7 +32,9 @@ Run it with `.venv/bin/python -m pytest tests/oracle` (needs dcmtk).
 
 Lossless values must be equal, to each reader and to what was written. Lossy ones may differ by {lossy} stored value
 between decoders. Rescaled values may differ by .02. Displayed values may differ by 2/65535 from dcmtk's 16 bits, after
-a table of n bits by 1/2^n more: dcmtk 3.6 scales its entries by 2^16/2^n, where white is (2^16-1)/(2^n-1).
+a table of n bits by 1/2^n more (dcmtk 3.6 scales its entries by 2^16/2^n, where white is (2^16-1)/(2^n-1)), after a
+rescale with fractions by 1.5 units of the window more (dcmtk keeps whole numbers). Zero is the darkest pixel compared;
+without window and table white is the brightest.
 
 edgerad decodes with imagecodecs. GDCM has its own builds of OpenJPEG and CharLS, which imagecodecs uses, too; dcmtk's
 JPEG-LS decoder is a fork of CharLS. Files are encoded by dcmtk (RLE, JPEG-LS, byte orders, deflate), libjpeg-turbo,
