@@ -103,8 +103,10 @@ def decide(decision: Callable[[], bool], done: str, repeated: str, place: Any = 
 
 def withdraw(alert_id: str, seen: datetime) -> None:
     """Ask for the reason to withdraw an acknowledgement, given at `seen`, and withdraw it."""
-    reason = st.text_input("Reason for undoing it", key=f"reason-{alert_id}-{seen.timestamp()}", max_chars=500)
-    if st.button("Open the alert again", key=f"withdraw-{alert_id}"):
+    # The keys name the acknowledgement: a click that was meant for one never withdraws a later one.
+    which = f"{alert_id}-{seen.timestamp()}"
+    reason = st.text_input("Reason for undoing it", key=f"reason-{which}", max_chars=500)
+    if st.button("Open the alert again", key=f"withdraw-{which}"):
         decide(
             lambda: decisions.withdraw_acknowledgement(database(), alert_id, person(), reason, seen=seen),
             "The alert is open again.",
