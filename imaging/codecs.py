@@ -5,6 +5,7 @@ Decoders that guess when data are missing are not trusted: a frame that ends ear
 
 from __future__ import annotations
 
+import struct
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,7 @@ JPEG_2000_FAMILY: Final = frozenset(uid.JPEG2000TransferSyntaxes) | frozenset(
 )
 COMPRESSED: Final = JPEG_FAMILY | JPEG_2000_FAMILY | {uid.RLELossless}
 """Encapsulated transfer syntaxes that are decoded."""
+RLE_HEADER: Final = 64
 _EOI: Final = b"\xff\xd9"
 _TAILS: Final = (b"\x00" * 512, b"\x5a" * 512)
 """Two different continuations of a JPEG: the decoder of a whole frame needs neither."""
@@ -85,6 +87,7 @@ def decode_rle(frame: Frame, rows: int, columns: int, allocated: int, samples: i
     """Decode RLE (PS3.5 Annex G) to raw words [samples, rows, columns] of `allocated` bits; raises Unreadable."""
     import imagecodecs
 
+    _check_segments(frame.data, samples * allocated // 8)
     decoded = bytearray(rows * columns * samples * allocated // 8)
     try:
         written = len(imagecodecs.dicomrle_decode(frame.data, np.dtype(f"<u{allocated // 8}"), out=decoded))
@@ -95,6 +98,20 @@ def decode_rle(frame: Frame, rows: int, columns: int, allocated: int, samples: i
     if written < len(decoded):
         raise Unreadable("truncated", f"the run lengths give {written} bytes of pixels, {len(decoded)} expected")
     return np.frombuffer(decoded, f"<u{allocated // 8}").reshape(samples, rows, columns)
+
+
+def _check_segments(data: bytes, expected: int) -> None:
+    """Check the RLE header (PS3.5 G.5): the decoder would follow its offsets beyond the end of the data."""
+    if len(data) < RLE_HEADER:
+        raise Unreadable("truncated", "the run lengths end inside their header")
+    count, *offsets = struct.unpack_from("<16I", data)
+    if count != expected:
+        raise Unreadable("contradiction", f"{count} RLE segments, the header asks for {expected}")
+    offsets = offsets[:count]
+    if offsets != sorted(offsets) or offsets[0] < RLE_HEADER:
+        raise Unreadable("corrupt", "the offsets of the RLE segments are not in order")
+    if offsets[-1] >= len(data):
+        raise Unreadable("truncated", "the run lengths end before their last segment")
 
 
 def _jpeg(whole: bytes, stream: Codestream, photometric: str) -> Samples:

@@ -147,9 +147,13 @@ class _Padding:
         return _signed(number, self.depth.allocated) if self.depth.signed else number % (1 << self.depth.allocated)
 
     def _within(self, number: int, cell: Depth) -> int:
+        half = 1 << (cell.stored - 1)
+        low, high = (-half, half - 1) if cell.signed else (0, 2 * half - 1)
         word = number % (1 << cell.allocated)
-        if cell.shift and word >> cell.stored:
-            word >>= cell.shift
+        for value in (number, _signed(word, cell.allocated) if cell.signed else word):
+            if low <= value <= high:
+                return value
+        word >>= cell.shift  # written as the words are: left-justified
         return _signed(word, cell.stored) if cell.signed else word % (1 << cell.stored)
 
 

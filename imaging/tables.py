@@ -22,6 +22,8 @@ class Table:
 
     first: int
     entries: npt.NDArray[np.uint16]
+    bits: int = 16
+    """Bits of an entry, as the descriptor says: the range of the output."""
 
     def __call__(self, values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
         """Map values of any shape; fractions are rounded."""
@@ -57,7 +59,7 @@ def table_of(dataset: Dataset, sequence: str, *, signed: bool, little_endian: bo
     first %= 1 << 16
     if signed and first >= 1 << 15:
         first -= 1 << 16
-    return Table(first, entries)
+    return Table(first, entries, bits)
 
 
 def _descriptor(item: Dataset) -> list[Any]:

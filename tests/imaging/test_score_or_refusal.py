@@ -98,6 +98,16 @@ def test_a_stream_that_ends_early_is_truncated(kind: str, share: float, end: byt
     assert found.reason == "truncated"
 
 
+def test_run_lengths_are_never_followed_beyond_the_data() -> None:
+    """Segments whose offsets lie behind the end: a decoder that trusts them reads memory that is not its own."""
+    data = originals()["rle"]
+    at, length = fragment_at(data)
+    for end in np.linspace(1, length - 2, 80).astype(int):
+        found = holds(data[: at + int(end)])
+        assert isinstance(found, Unreadable)
+        assert found.reason == "truncated"
+
+
 @pytest.mark.parametrize("kind", ["jpeg-2000", "jpeg-lossless", "jpeg-extended", "jpeg-ls"])
 def test_a_stream_without_its_end_marker_scores_when_all_pixels_are_there(kind: str) -> None:
     data = originals()[kind]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -100,21 +99,13 @@ def test_rescaled_values(combination: Combination, written: Callable[[Combinatio
             assert _apart(ours.rescaled, RESCALED[reader](file.path)) <= rescaled_tolerance(combination), reader
 
 
-def _known(combination: Combination) -> Any:
-    """Return a parameter, marked where edgerad is known to be wrong."""
-    negative = combination.signed and combination.padding in {"lowest", "range"}
-    reason = "a negative PixelPaddingValue is shifted as if it were a word, though it fits the stored bits"
-    marks = [pytest.mark.xfail(reason=reason, strict=True)] if combination.left and negative else []
-    return pytest.param(combination, marks=marks)
-
-
-@pytest.mark.parametrize("combination", [_known(one) for one in CHOSEN if one.padding != "none"], ids=ids)
+@pytest.mark.parametrize("combination", [one for one in CHOSEN if one.padding != "none"], ids=ids)
 def test_padding(combination: Combination, written: Callable[[Combination], Written]) -> None:
     _check_padding(written(combination))
 
 
 @pytest.mark.parametrize(
-    "combination", [_known(one) for one in CHOSEN if why_not_compared(one, "displayed", "dcmtk") is None], ids=ids
+    "combination", [one for one in CHOSEN if why_not_compared(one, "displayed", "dcmtk") is None], ids=ids
 )
 def test_displayed_values(combination: Combination, written: Callable[[Combination], Written]) -> None:
     file = written(combination)
