@@ -45,7 +45,8 @@ def command(settings: Settings) -> tuple[list[str], str]:
     host = settings.dashboard.host
     port = settings.dashboard.port or _free_port(host)
     words = [host, str(port), *settings.dashboard.allowed_hosts]
-    return ["-m", "dashboard.launch", *words], f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    spoken = "localhost" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host  # noqa: S104
+    return ["-m", "dashboard.launch", *words], f"http://{spoken}:{port}"
 
 
 def _free_port(host: str) -> int:

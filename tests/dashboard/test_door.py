@@ -139,6 +139,15 @@ def test_a_name_that_is_none_is_refused_in_the_settings(name: str) -> None:
         load_settings(dashboard={"allowed_hosts": [name]})
 
 
+@pytest.mark.parametrize("host", ["::1", "0.0.0.0", "localhost"])  # noqa: S104
+def test_the_address_that_is_told_is_one_that_answers(edge: Edge, tmp_path: Path, host: str) -> None:
+    with running(edge.environment, tmp_path / "dashboard.log", host=host) as told:
+        assert httpx.get(told).status_code == 200
+        assert httpx.get(told, headers={"Host": "evil.example"}).status_code == 403
+        if host == "0.0.0.0":  # noqa: S104
+            assert httpx.get(told.replace("localhost", "127.0.0.1")).status_code == 200
+
+
 class Elsewhere(http.server.BaseHTTPRequestHandler):
     """A page of another site that tries to reach the dashboard named in its query, by a websocket, a fetch, a frame."""
 
