@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from edgerad.database import Database
@@ -118,7 +118,8 @@ def worklist(
         found = list(session.execute(first))
         if len(found) < limit:
             passed = _rows_of(session, base.where(opened))
-            rest = _after_alerts(base, unread=unread).order_by(Assessment.assessed_at.desc(), Assessment.assessment_id)
+            rest = base.where(~_alarmed(), *([~_reviewed()] if unread else []))
+            rest = rest.order_by(Assessment.assessed_at.desc(), Assessment.assessment_id)
             found += session.execute(rest.limit(limit - len(found)).offset(max(0, offset - passed)))
         verdicts = _verdicts(session, [image.image_id for _, image, _ in found])
     return [_row(assessment, image, alert, verdicts) for assessment, image, alert in found]
@@ -126,30 +127,36 @@ def worklist(
 
 def count_worklist(database: Database, triage: Sequence[str] = TRIAGE, *, unread: bool = False) -> int:
     """Return how many rows `worklist` has in all."""
-    base = _listed(triage)
+    where = _chosen(triage)
+    if unread:
+        where.append(or_(_alarmed(), ~_reviewed()))
     with database.read() as session:
-        alarming = _rows_of(session, base.where(Alert.state == "open"))
-        return alarming + _rows_of(session, _after_alerts(base, unread=unread))
+        return _count(session, Assessment.assessment_id, *where)
 
 
 def _listed(triage: Sequence[str]) -> Select[Assessment, Image, Alert]:
-    chosen = [Assessment.role == "primary"]
-    if set(triage) != set(TRIAGE):  # without this the index on the time serves, and nothing is sorted
-        chosen.append(Assessment.triage.in_(triage))
     return (
         select(Assessment, Image, Alert)
         .join(Image, Image.image_id == Assessment.image_id)
         .outerjoin(Alert, Alert.assessment_id == Assessment.assessment_id)
-        .where(*chosen)
+        .where(*_chosen(triage))
     )
 
 
-def _after_alerts(base: Select[Assessment, Image, Alert], *, unread: bool) -> Select[Assessment, Image, Alert]:
+def _chosen(triage: Sequence[str]) -> list[ColumnElement[bool]]:
+    chosen = [Assessment.role == "primary"]
+    if set(triage) != set(TRIAGE):  # without this the index on the time serves, and nothing is sorted
+        chosen.append(Assessment.triage.in_(triage))
+    return chosen
+
+
+def _alarmed() -> ColumnElement[bool]:
     alarmed = select(Alert.alert_id).where(Alert.assessment_id == Assessment.assessment_id, Alert.state == "open")
-    rest = base.where(~alarmed.correlate(Assessment).exists())
-    if unread:
-        rest = rest.where(~select(Review.review_id).where(Review.image_id == Assessment.image_id).exists())
-    return rest
+    return alarmed.correlate(Assessment).exists()
+
+
+def _reviewed() -> ColumnElement[bool]:
+    return select(Review.review_id).where(Review.image_id == Assessment.image_id).exists()
 
 
 def _rows_of(session: Session, query: Select[Assessment, Image, Alert]) -> int:
