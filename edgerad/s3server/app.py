@@ -32,6 +32,8 @@ SUBRESOURCES = frozenset(
      "versions", "website", "restore", "select", "torrent", "legal-hold", "retention", "attributes", "accelerate"}
 )  # fmt: skip
 MAX_XML_BYTES = 2 * 2**20
+MAX_PUT_BYTES = 5 * 2**30
+"""Largest body of one request (Amazon S3 User Guide, "Uploading objects")."""
 OnPut = Callable[[str, Entry], None]
 """Called with the bucket after an object is durable and before the client is told."""
 
@@ -267,13 +269,13 @@ class S3App:
         if self._on_put is not None:
             await run_sync(self._on_put, bucket, entry)
 
-    async def _received(self, request: Request, signed: Signed) -> Draft:
-        """Write the body to disk and check it against all that the client said about it."""
+    async def _received(self, request: Request, signed: Signed, limit: int = MAX_PUT_BYTES) -> Draft:
+        """Write the body to disk, `limit` bytes at most, and check it against all that the client said about it."""
         length = request.headers.get("x-amz-decoded-content-length")
         draft = await run_sync(self._disk.draft)
         try:
             body = decoded(request.stream(), signed, int(length) if length else None)
-            async for data in _gathered(body):
+            async for data in _gathered(body, limit):
                 await run_sync(draft.write, data)
             _check(draft, signed.payload, request.headers.get("content-md5"))
         except BaseException:
@@ -283,9 +285,9 @@ class S3App:
 
     async def _document(self, request: Request, signed: Signed) -> ElementTree.Element:
         """Return the XML that a request carries; an empty element when it carries none."""
-        draft = await self._received(request, signed)
+        draft = await self._received(request, signed, MAX_XML_BYTES)
         draft.sync()
-        data = draft.path.read_bytes() if draft.size <= MAX_XML_BYTES else b"<"
+        data = draft.path.read_bytes()
         draft.discard()
         try:
             if b"<!" in data:  # document types define entities, which can grow without bound
@@ -309,11 +311,16 @@ def _check(draft: Draft, sha256: str, md5: str | None) -> None:
         raise S3Error(400, "BadDigest")
 
 
-async def _gathered(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the same bytes in pieces of at least CHUNK, so that a hop to a thread pays."""
-    buffer = bytearray()
+async def _gathered(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    """Yield the same bytes in pieces of at least CHUNK, so that a hop to a thread pays; `limit` bytes at most."""
+    buffer, total = bytearray(), 0
     async for data in body:
         buffer += data
+        total += len(data)
+        if total > limit:
+            raise S3Error(
+                400, "EntityTooLarge" if limit == MAX_PUT_BYTES else "MalformedXML", f"more than {limit} bytes"
+            )
         if len(buffer) >= CHUNK:
             yield bytes(buffer)
             buffer.clear()

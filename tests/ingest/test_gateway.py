@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pydicom
 import pytest
 from fastapi.testclient import TestClient
 
-from edgerad import ids
+from edgerad import http_limits, ids
 from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.s3server import S3Server
 from edgerad.sections import GatewaySettings
@@ -211,3 +213,59 @@ def test_a_free_port_stays_the_same_until_another_program_takes_it(tmp_path: Pat
             assert kept.read_text(encoding="utf-8") == str(moved.getsockname()[1])
         with pytest.raises(OSError, match="in use"):
             listen("127.0.0.1", port, kept)
+
+
+@pytest.mark.parametrize("token", ["", " ", "\n"])
+def test_without_a_token_there_is_no_gateway(doors: Doors, token: str) -> None:
+    doors.token = token
+    with pytest.raises(ValueError, match="token is empty"):
+        create_app(doors)
+
+
+@pytest.fixture
+def address(doors: Doors) -> Iterator[tuple[str, int]]:
+    """A gateway on a port, as its actor runs it; it also answers to the name edge.hospital.example."""
+    doors.settings = doors.settings.model_copy(update={"allowed_hosts": ("edge.hospital.example",)})
+    server = http_limits.server(create_app(doors), lifespan="off")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield listener.getsockname()
+        server.should_exit = True
+        thread.join()
+
+
+def status_of(address: tuple[str, int], headers: dict[str, str], method: str = "POST") -> int:
+    """Send an event as curl would, with other headers; return the status."""
+    connection = http.client.HTTPConnection(*address, timeout=30)
+    try:
+        connection.request(method, "/s3-events", SAMPLE, {**TOKEN, **headers})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 204),
+        ({"Host": "localhost:8042"}, 204),
+        ({"Host": "edge.hospital.example"}, 204),
+        ({"Host": "edge.hospital.example:8042"}, 204),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "192.0.2.7"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
+    ],
+)
+def test_a_foreign_host_or_origin_is_refused(
+    address: tuple[str, int], kafka: Kafka, headers: dict[str, str], status: int
+) -> None:
+    assert status_of(address, headers) == status
+    assert len(kafka.records) == (status == 204)
+
+
+def test_a_method_that_no_resource_has_is_refused(address: tuple[str, int]) -> None:
+    assert status_of(address, {}, "OPTIONS") == 405

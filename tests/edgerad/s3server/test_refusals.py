@@ -9,6 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from edgerad.s3server import S3Server
+from edgerad.s3server.app import S3App
 from tests.edgerad.s3server.conftest import SECRET, client_of, code, send
 
 
@@ -72,3 +73,37 @@ def test_documents_are_bounded_and_define_nothing(server: S3Server, s3: Any) -> 
         status, said = send(server, "POST", "/box?delete=", body)
         assert (status, b"MalformedXML" in said) == (400, True)
     assert send(server, "GET", "/box")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "evil.example:80", "Origin": "http://evil.example:80"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_a_web_page_of_another_site_is_refused_before_its_signature_is_looked_at(
+    server: S3Server, headers: dict[str, str]
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    try:
+        connection.request("GET", "/box/key", headers=headers)
+        answer = connection.getresponse()
+        assert (answer.status, b"<Error>" in answer.read()) == (403, False)
+    finally:
+        connection.close()
+
+
+def test_an_object_above_the_limit_is_refused_and_leaves_nothing(
+    server: S3Server, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgerad.s3server.app.MAX_PUT_BYTES", 2**20)
+    monkeypatch.setattr(S3App._received, "__defaults__", (2**20,))
+    before = sorted((server.folder / "files").rglob("*"))
+    status, body = send(server, "PUT", "/box/large", bytes(2**20 + 1))
+    assert (status, b"EntityTooLarge" in body) == (400, True)
+    assert send(server, "PUT", "/box/fits", bytes(2**20))[0] == 200
+    s3.delete_object(Bucket="box", Key="fits")
+    assert sorted((server.folder / "files").rglob("*")) == before
