@@ -28,3 +28,8 @@ def due(column: InstrumentedAttribute[datetime | None], at: datetime, longest: t
 def is_ahead(stored: datetime, at: datetime) -> bool:
     """Return whether a past event carries a time in the future: the clock was ahead when it was stored."""
     return stored > at + SLACK
+
+
+def has_passed(pause: timedelta, since: datetime, at: datetime) -> bool:
+    """Return whether a pause that began at `since` is over at time `at`; a beginning in the future is not believed."""
+    return at - since >= pause or is_ahead(since, at)

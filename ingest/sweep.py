@@ -20,6 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgerad import ids, ledger
+from edgerad.clock import has_passed
 from edgerad.database import Database
 from edgerad.records import Image, now
 from edgerad.store import Listed, StoreError
@@ -168,14 +169,13 @@ class SweepSource:
 
     def _pages(self) -> Iterator[list[SourceRecord]]:
         """Yield what each page of one pass found; blocking."""
-        before = now() - self._grace
-        after = ""
+        at, after = now(), ""
         while rows := self._pending(after):
             after = rows[-1].image_id
             yield [
                 SourceRecord(row.image_id, sweep_record(row.bucket, row.key, row.etag or "", row.size, row.stored_at))
                 for row in rows
-                if row.image_id not in self._out and row.registered_at <= before
+                if row.image_id not in self._out and has_passed(self._grace, row.registered_at, at)
             ]
         listing = self._store.list(self._prefix, page=PAGE)
         while page := list(islice(listing, PAGE)):
@@ -199,7 +199,7 @@ class SweepSource:
                     image, sweep_record(self._store.bucket, item.key, item.etag, item.size, item.last_modified)
                 )
                 for image, item in unknown.items()
-                if item.last_modified <= before
+                if has_passed(self._grace, item.last_modified, at)
             ]
 
     def _pending(self, after: str) -> list[Image]:

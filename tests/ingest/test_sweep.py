@@ -249,6 +249,18 @@ def test_what_is_younger_than_the_grace_is_left_to_its_notification(
     assert sorted(keys(one_pass(source_of(bucket, database), clock))) == ["old", "young"]
 
 
+@pytest.mark.parametrize("kind", ["object", "pending"])
+def test_what_a_clock_ahead_has_dated_does_not_wait_until_that_date(
+    bucket: Bucket, database: Database, clock: Clock, kind: str
+) -> None:
+    for name, at in (("ahead", now() + timedelta(hours=10)), ("young", now() - timedelta(seconds=100))):
+        if kind == "object":
+            bucket.put(name, at=at)
+        else:
+            register(database, name, state="pending", at=at)
+    assert keys(one_pass(source_of(bucket, database, grace=600.0), clock)) == ["ahead"]
+
+
 def test_a_young_object_is_found_when_it_has_become_old(bucket: Bucket, database: Database, clock: Clock) -> None:
     bucket.put("a/1", at=now() - timedelta(seconds=100))
     source = source_of(bucket, database, grace=600.0)
