@@ -120,9 +120,10 @@ def _prepare_local(settings: Settings) -> Path:
     token = keyring.ensure(Secret(), settings.data_dir / "keys", "ray-token")
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(token.file)
-    folder = rayfolder.prepare()
-    rayfolder.remove_ended(folder)
-    return folder
+    sessions, scratch = rayfolder.prepare()
+    os.environ["TMPDIR"] = str(scratch)  # of the processes started from here on
+    rayfolder.remove_ended(sessions)
+    return sessions
 
 
 def disconnect() -> None:

@@ -23,10 +23,16 @@ LONGEST = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.99"
 SHORT = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - what is made there is checked
 
 
-def prepare() -> Path:
-    """Return the folder for Ray's sessions, which is there, private and short; CannotStart says what to do."""
-    close_former(temporary())
-    return choose([temporary(), *SHORT])
+def prepare() -> tuple[Path, Path]:
+    """Return a short folder for Ray's sessions and one for temporary files, both in folders that only this user enters.
+
+    Raises CannotStart, which says what to do.
+    """
+    parents = [temporary(), *SHORT]
+    close_former(parents[0])
+    sessions = choose(parents, "/ray" + LONGEST) / "ray"
+    # Ray Train keeps locks in a folder with a fixed name in the temporary folder, whoever made that.
+    return sessions, private.folder(choose(parents) / "tmp")
 
 
 def temporary() -> Path:
@@ -38,15 +44,15 @@ def temporary() -> Path:
         raise CannotStart(msg) from None
 
 
-def choose(parents: Iterable[Path]) -> Path:
-    """Make the folder in the first parent where it can be short and private, and return it.
+def choose(parents: Iterable[Path], below: str = "") -> Path:
+    """Make edgerad-UID in the first parent where it is private and a socket at the path `below` fits; return it.
 
     Raises CannotStart where somebody else made the folder in advance, and where no parent fits.
     """
     tried = []
     for parent in dict.fromkeys(parents):
         own = parent / f"edgerad-{os.geteuid()}"
-        if len(os.fsencode(own / "ray")) + len(LONGEST) > SOCKET_BYTES:
+        if below and len(os.fsencode(own)) + len(below) > SOCKET_BYTES:
             tried.append(f"{parent} is longer than Ray's sockets allow")
         elif _can_be_replaced(parent):
             tried.append(f"{parent} lets other users replace what lies in it (no sticky bit)")
@@ -58,8 +64,8 @@ def choose(parents: Iterable[Path]) -> Path:
             except OSError as error:
                 tried.append(f"{parent}: {error.strerror}")
                 continue
-            return own / "ray"
-    msg = f"Ray has no place for its sockets ({'; '.join(tried)}); set TMPDIR to a short path that you may write to"
+            return own
+    msg = f"there is no place for Ray's files ({'; '.join(tried)}); set TMPDIR to a short path that you may write to"
     raise CannotStart(msg)
 
 

@@ -14,6 +14,7 @@ from edgerad import rayfolder
 from edgerad.preflight import CannotStart
 
 OWN = f"edgerad-{os.geteuid()}"
+SOCKET = "/ray" + rayfolder.LONGEST
 
 
 @pytest.fixture
@@ -26,11 +27,11 @@ def short() -> Iterator[Path]:
 def test_the_folder_is_private_though_ray_opens_what_is_in_it(short: Path) -> None:
     before = os.umask(0)
     try:
-        folder = rayfolder.choose([short])
+        folder = rayfolder.choose([short], SOCKET)
     finally:
         os.umask(before)
-    assert folder == short / OWN / "ray"
-    assert (short / OWN).stat().st_mode & 0o777 == 0o700
+    assert folder == short / OWN
+    assert folder.stat().st_mode & 0o777 == 0o700
     assert rayfolder.choose([short]) == folder, "the next start takes the same"
 
 
@@ -39,20 +40,36 @@ def test_a_socket_of_ray_fits_exactly_where_the_longest_path_is_allowed(short: P
     room = rayfolder.SOCKET_BYTES - len(rayfolder.LONGEST) - len(f"/{OWN}/ray")
     fits = short / ("x" * (room - len(str(short)) - 1))
     fits.mkdir()
-    folder = rayfolder.choose([fits])
-    path = Path(str(folder) + rayfolder.LONGEST)
+    path = Path(str(rayfolder.choose([fits], SOCKET)) + SOCKET)
     path.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
     too_long = fits.with_name(fits.name + "x")
     too_long.mkdir()
     with pytest.raises(CannotStart, match=r"longer than Ray's sockets allow.*set TMPDIR"):
-        rayfolder.choose([too_long])
-    assert rayfolder.choose([too_long, short]) == short / OWN / "ray"
+        rayfolder.choose([too_long], SOCKET)
+    assert rayfolder.choose([too_long, short], SOCKET) == short / OWN
+    assert rayfolder.choose([too_long, short]) == too_long / OWN, "other files may have long paths"
     umlauts = short / ("ü" * (room // 2))
     umlauts.mkdir()
     with pytest.raises(CannotStart):
-        rayfolder.choose([umlauts])  # bytes count, not letters
+        rayfolder.choose([umlauts], SOCKET)  # bytes count, not letters
+
+
+def test_sessions_lie_where_sockets_fit_and_temporary_files_where_the_administrator_says(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("long-" * 20)
+    long.mkdir()
+    monkeypatch.setattr(rayfolder, "SHORT", (short,))
+    for parent, sessions in ((long, short), (short, short)):
+        monkeypatch.setattr(tempfile, "tempdir", str(parent))
+        assert rayfolder.prepare() == (sessions / OWN / "ray", parent / OWN / "tmp")
+        assert (parent / OWN / "tmp").stat().st_mode & 0o777 == 0o700
+    (long / OWN).chmod(0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with pytest.raises(CannotStart, match="can be written to by other users"):
+        rayfolder.prepare()
 
 
 def test_a_folder_that_others_can_write_to_is_refused(short: Path) -> None:
@@ -90,7 +107,7 @@ def test_a_parent_in_which_others_can_replace_the_folder_is_passed_over(short: P
     for folder, mode in ((loose, 0o777), (sticky, 0o1777)):
         folder.mkdir()
         folder.chmod(mode)
-    assert rayfolder.choose([loose, sticky]) == sticky / OWN / "ray"
+    assert rayfolder.choose([loose, sticky]) == sticky / OWN
     with pytest.raises(CannotStart, match="no sticky bit"):
         rayfolder.choose([loose])
 
