@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pydicom import Dataset, dcmread, dcmwrite
-from pydicom.filereader import read_dataset
+from pydicom import Dataset, dcmwrite
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
-    JPEG2000TransferSyntaxes,
-    JPEGLSTransferSyntaxes,
     SecondaryCaptureImageStorage,
 )
 
 from edgerad import __version__
-from ship import headers, redaction
+from imaging.dicom import is_dicom
+from imaging.limits import Limits
+from imaging.part10 import DicomFile, read_dicom
+from imaging.refusal import Unreadable
+from ship import headers, image_module, redaction
 from ship import pixels as px
 from ship.boxes import Box
 from ship.header_rules import DEVICE, Action
 from ship.identity import Identity, identity_of
 from ship.keys import SiteKey
 from ship.release import Release, as_record, fill_by_hand
+from ship.tone import PLAIN, Tone
 from ship.verify import NotClean, scan, verify_dicom, verify_png
 
 DICOM, PNG = "application/dicom", "image/png"
@@ -65,6 +67,10 @@ _DOUBTS: dict[redaction.Doubt, Reason] = {
 }
 
 
+_UNSUPPORTED = frozenset(("unsupported", "multi-frame", "too-large", "too-small"))
+"""Refusals of `imaging` for a kind of image; the others are of a file that is damaged or contradicts itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a site may choose."""
@@ -81,6 +87,11 @@ class Options:
     keep_characteristics: bool = False
     keep_device: bool = False
     threads: int = 1
+
+    @property
+    def limits(self) -> Limits:
+        """What is refused before anything is decoded; images are decoded whole."""
+        return Limits(max_pixels=self.max_pixels, min_side=1, reduce_to=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +148,7 @@ def deidentify(
         clean, media_type, patient = _made(data, key, options, _Case(tuple(hints), release), record)
     except _Stop as stop:
         return _quarantined(stop, record)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # noqa: BLE001 - fail closed: a decoder's panic is no Exception, and its text may quote
+    except Exception as error:  # noqa: BLE001 - fail closed; the text of an exception may quote a value
         return _quarantined(_Stop(Reason.INTERNAL, f"{type(error).__name__} was raised"), record)
     record |= {"verified": True, "output": hashlib.sha256(clean).hexdigest(), "media_type": media_type}
     return Clean(clean, media_type, patient, record)
@@ -154,7 +163,7 @@ def _made(
     source_digest = hashlib.sha256(data).digest()
     # Keyed: a bare digest would let whoever holds the original recognise it.
     record["source"] = key.digest("source", "", source_digest).hex()
-    if data[128:132] == b"DICM":
+    if is_dicom(data):
         return _dicom(data, key, options, case, record)
     if data[:3] == b"\xff\xd8\xff" or data.startswith(px.PNG):
         clean, media_type = _picture(data, options, case, record)
@@ -169,7 +178,9 @@ def _quarantined(stop: _Stop, record: dict[str, Any]) -> Quarantined:
 
 
 def _dicom(data: bytes, key: SiteKey, options: Options, case: _Case, record: dict[str, Any]) -> tuple[bytes, str, str]:
-    source = _parse(data)
+    with _refusals(Reason.UNREADABLE):
+        file = read_dicom(data, options.limits)
+    source = file.dataset
     if not source.get("SOPClassUID"):
         raise _Stop(Reason.SOP_CLASS, "SOPClassUID (0008,0016) is missing: the file may be cut")
     if str(source.get("SOPClassUID", "")) not in options.sop_classes:
@@ -182,26 +193,29 @@ def _dicom(data: bytes, key: SiteKey, options: Options, case: _Case, record: dic
         )
     except headers.NoPatient:
         raise _Stop(Reason.PATIENT_ID_MISSING, "PatientID (0010,0020) is missing") from None
-    pixels = _decoded(lambda: px.decode_dicom(source, options.max_pixels))
+    with _refusals(Reason.UNDECODABLE):
+        found = px.decode_dicom(file, options.limits)
     identity = identity_of(source, case.hints, besides=DEVICE if options.keep_device else ())
-    inverted = str(source.PhotometricInterpretation) == "MONOCHROME1"
-    redacted, boxes = _redact_text(pixels, identity, options, case.release, record, inverted=inverted)
+    redacted, boxes = _redact_text(found.pixels, identity, options, case.release, record, found.tone)
     if str(source.get("BurnedInAnnotation", "")).strip().upper() == "YES" and not boxes and case.release is None:
         raise _Stop(Reason.BURNED_IN_NOT_FOUND, "BurnedInAnnotation (0028,0301) is YES, and no text was found")
     target = header.dataset
     if options.keep_device:
         _drop_telling_labels(target, identity)
-    px.attach(target, redacted, source)
-    if source.file_meta.TransferSyntaxUID in px.LOSSY:
-        _say_lossy(target, source, redacted.nbytes)
+    with _refusals(Reason.UNDECODABLE):
+        image_module.attach(target, redacted, found, source)
+    if file.syntax in px.LOSSY:
+        _say_lossy(target, file, redacted.nbytes)
     if boxes and target.get("ImageType"):
         # PS3.3 C.7.6.1.1.2: pixels that were changed make a derived image.
         target.ImageType = ["DERIVED", *list(target.ImageType)[1:]]
     headers.stamp(target, keep_characteristics=options.keep_characteristics, keep_device=options.keep_device)
+    del redacted
     clean = _written(target)
+    del target.PixelData  # what is verified next is read from the file
     record["header"] = dict(sorted(header.counts.items()))
     try:
-        verify_dicom(clean, pixels, boxes, identity, options.max_pixels, keep_device=options.keep_device)
+        verify_dicom(clean, found, boxes, identity, options.limits, keep_device=options.keep_device)
     except NotClean as finding:
         raise _Stop(Reason.NOT_VERIFIED, str(finding), boxes) from None
     return clean, DICOM, str(target.PatientID)
@@ -221,61 +235,35 @@ def _drop_telling_labels(target: Dataset, identity: Identity) -> None:
                 del target[keyword]
 
 
-def _say_lossy(target: Dataset, source: Dataset, size: int) -> None:
+def _say_lossy(target: Dataset, file: DicomFile, size: int) -> None:
     """The loss stays known when the pixels are decompressed (PS3.3 C.7.6.1.1.5), also where the source kept silent."""
     target.LossyImageCompression = "01"
     if "LossyImageCompressionMethod" not in target:
-        lossy_2000 = str(source.file_meta.TransferSyntaxUID) in JPEG2000TransferSyntaxes
-        near = str(source.file_meta.TransferSyntaxUID) in JPEGLSTransferSyntaxes
-        target.LossyImageCompressionMethod = "ISO_15444_1" if lossy_2000 else "ISO_14495_1" if near else "ISO_10918_1"
+        target.LossyImageCompressionMethod = px.LOSSY[file.syntax]
     if "LossyImageCompressionRatio" not in target:
-        target.LossyImageCompressionRatio = f"{size / max(len(source.PixelData), 1):.4g}"
-
-
-def _parse(data: bytes) -> Dataset:
-    try:
-        with warnings.catch_warnings():
-            # The allow-list drops odd values one by one; what decides the pixels is checked when they are decoded.
-            warnings.simplefilter("ignore")
-            # Before anything else is read: the deflated syntax would be inflated without bound.
-            syntax = _transfer_syntax(data)
-            dataset = dcmread(io.BytesIO(data)) if syntax in px.SYNTAXES else None
-    except Exception as error:  # noqa: BLE001 - pydicom raises what its parsing meets
-        raise _Stop(Reason.UNREADABLE, f"parsing raised {type(error).__name__}") from None
-    if not syntax:
-        raise _Stop(Reason.UNREADABLE, "TransferSyntaxUID (0002,0010) is missing")
-    if dataset is None:
-        raise _Stop(Reason.UNSUPPORTED, "transfer syntax")
-    return dataset
-
-
-def _transfer_syntax(data: bytes) -> str:
-    """TransferSyntaxUID (0002,0010) of the file meta information, which is always Explicit VR Little Endian."""
-    buffer = io.BytesIO(data)
-    buffer.seek(132)
-    meta = read_dataset(buffer, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
-    return str(meta.get("TransferSyntaxUID", ""))
+        target.LossyImageCompressionRatio = f"{size / max(len(file.pixels or b''), 1):.4g}"
 
 
 def _picture(data: bytes, options: Options, case: _Case, record: dict[str, Any]) -> tuple[bytes, str]:
-    pixels = _decoded(lambda: px.decode_picture(data, options.max_pixels))
+    with _refusals(Reason.UNDECODABLE):
+        pixels = px.decode_picture(data, options.limits)
     identity = identity_of(Dataset(), case.hints)
-    redacted, boxes = _redact_text(pixels, identity, options, case.release, record, inverted=False)
+    redacted, boxes = _redact_text(pixels, identity, options, case.release, record, PLAIN)
     clean = px.encode_png(redacted)
     try:
-        verify_png(clean, pixels, boxes, identity, options.max_pixels)
+        verify_png(clean, pixels, boxes, identity, options.limits)
     except NotClean as finding:
         raise _Stop(Reason.NOT_VERIFIED, str(finding), boxes) from None
     return clean, PNG
 
 
-def _decoded(decode: Any) -> px.Pixels:
+@contextmanager
+def _refusals(damaged: Reason) -> Iterator[None]:
+    """Keep an image that is refused inside: for `damaged`, or because it is of a kind that is not handled."""
     try:
-        return decode()  # type: ignore[no-any-return]
-    except px.Undecodable as error:
-        raise _Stop(Reason.UNDECODABLE, str(error)) from None
-    except px.Unsupported as error:
-        raise _Stop(Reason.UNSUPPORTED, str(error)) from None
+        yield
+    except Unreadable as refusal:
+        raise _Stop(Reason.UNSUPPORTED if refusal.reason in _UNSUPPORTED else damaged, refusal.detail) from None
 
 
 def _written(dataset: Dataset) -> bytes:
@@ -291,18 +279,17 @@ def _redact_text(
     options: Options,
     release: Release | None,
     record: dict[str, Any],
-    *,
-    inverted: bool,
+    tone: Tone,
 ) -> tuple[px.Pixels, tuple[Box, ...]]:
     try:
         record["text_engines"] = redaction.versions(options.threads)
         if release is None:
             done = redaction.redact_text(
-                pixels, identity, max_share=options.max_redacted, inverted=inverted, threads=options.threads
+                pixels, identity, max_share=options.max_redacted, tone=tone, threads=options.threads
             )
         else:
             record |= as_record(release)
-            done = fill_by_hand(pixels, identity, release, inverted=inverted, threads=options.threads)
+            done = fill_by_hand(pixels, identity, release, tone=tone, threads=options.threads)
     except redaction.Doubtful as doubt:
         raise _Stop(_DOUBTS[doubt.why], doubt.detail, doubt.boxes) from None
     except Exception as error:  # noqa: BLE001 - engines that cannot be loaded find nothing

@@ -99,10 +99,13 @@ _REFERENCE = {
     **_keep("class of the object that is referred to, a standard UID", "ReferencedSOPClassUID"),
     "ReferencedSOPInstanceUID": Rule(Action.UID, "links the objects of a study"),
 }
-_LUT = {
-    **_keep("grey scale (C.11.1, C.11.2)", "LUTDescriptor", "LUTData"),
-    **_enum("unit of the output (C.11.1.1.2)", ModalityLUTType="HU|US|OD|MGML|Z_EFF|ED|EDW|PCT"),
-}
+ANEW = (
+    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns", "BitsAllocated"),
+    *("BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("VOILUTSequence", "PresentationLUTShape", "PixelData"),
+)
+"""Not kept from the header but written anew from what was read of the pixels and the grey scale (ship.image_module)."""
 
 RULES: Mapping[str, Rule] = {
     # SOP common, patient, study, series (C.12.1, C.7.1 to C.7.3)
@@ -170,10 +173,10 @@ RULES: Mapping[str, Rule] = {
     **_enum(
         "loss by compression must stay known",
         LossyImageCompression="00|01",
-        LossyImageCompressionMethod="ISO_10918_1|ISO_14495_1|ISO_15444_1|ISO_13818_2|ISO_14496_10|ISO_23008_2",
+        LossyImageCompressionMethod="ISO_10918_1|ISO_14495_1|ISO_15444_1|ISO_15444_15|ISO_13818_2|ISO_14496_10|ISO_23008_2",
     ),
     **_keep("loss by compression must stay known", "LossyImageCompressionRatio"),
-    **_keep("aspect and padding of the pixels", "PixelAspectRatio", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    **_keep("aspect of the pixels", "PixelAspectRatio"),
     # Geometry
     **_keep(
         "size of a pixel in the patient",
@@ -190,19 +193,8 @@ RULES: Mapping[str, Rule] = {
         DetectorActiveShape="RECTANGLE|ROUND|HEXAGONAL",
     ),
     # Grey scale (C.11)
-    **_keep(
-        "grey scale",
-        *("WindowCenter", "WindowWidth", "RescaleIntercept", "RescaleSlope", "PixelIntensityRelationshipSign"),
-    ),
-    **_enum(
-        "grey scale",
-        VOILUTFunction="LINEAR|LINEAR_EXACT|SIGMOID",
-        RescaleType="HU|US|OD|MGML|Z_EFF|ED|EDW|PCT",
-        PresentationLUTShape="IDENTITY|INVERSE",
-        PixelIntensityRelationship="LIN|LOG|DISP",
-    ),
-    "ModalityLUTSequence": Rule(Action.ITEMS, "grey scale", items=_LUT),
-    "VOILUTSequence": Rule(Action.ITEMS, "grey scale", items=_LUT),
+    **_keep("grey scale", "PixelIntensityRelationshipSign"),
+    **_enum("grey scale", RescaleType="HU|US|OD|MGML|Z_EFF|ED|EDW|PCT", PixelIntensityRelationship="LIN|LOG|DISP"),
     # Acquisition (C.8.1.2, C.8.11.3)
     **_keep(
         "exposure, for drift and subgroup measurements",

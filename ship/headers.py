@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import math
 import re
-import struct
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -23,7 +21,9 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from edgerad import __version__
-from ship.header_rules import CHARACTERISTICS, DEVICE, RULES, WORDS, Action, Rule, codes, meaning_of
+from imaging import attributes
+from ship.decimals import MAX_DECIMAL, decimal
+from ship.header_rules import ANEW, CHARACTERISTICS, DEVICE, RULES, WORDS, Action, Rule, codes, meaning_of
 from ship.keys import SiteKey
 
 IMPLEMENTATION_UID = "2.25.298127389847318937465219834756183475610"
@@ -41,13 +41,9 @@ _OPTIONS = {
 
 
 _MAX_VALUES = 64
-_MAX_DECIMAL = 1e12
-"""No measurement of an X-ray is larger: a longer number is an identifier in the wrong place."""
 _MAX_ITEMS = 64
 _MAX_WORDS = 64
 _MAX_LABELS = 8
-_LUT_ENTRIES = 65536
-_PIXEL_DATA = 0x7FE00010
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._,+/()&-]{0,63}")
 
 
@@ -70,7 +66,6 @@ class _Maps:
     patient_id: str
     names: frozenset[str]
     """The words of PatientName (0010,0010), in capitals: no description keeps one of them."""
-    signed: bool
     counts: Counter[str]
 
 
@@ -84,13 +79,12 @@ def clean_header(
     # Values are checked one by one here; pydicom's own remarks would carry them into the log.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patient_id = _text(source, "PatientID")
+        patient_id = attributes.text(source, "PatientID")
         if not patient_id:
             raise NoPatient
         counts: Counter[str] = Counter()
-        names = frozenset(re.findall(r"\w+", _text(source, "PatientName").upper()))
-        signed = _text(source, "PixelRepresentation") == "1"
-        maps = _Maps(key, _text(source, "IssuerOfPatientID"), patient_id, names, signed, counts)
+        names = frozenset(re.findall(r"\w+", attributes.text(source, "PatientName").upper()))
+        maps = _Maps(key, attributes.text(source, "IssuerOfPatientID"), patient_id, names, counts)
         target = _clean(source, _rules(keep_characteristics, keep_device), maps)
         if "ImageType" in target:
             target.ImageType = _image_type(target.ImageType)
@@ -105,17 +99,14 @@ def constants() -> frozenset[str]:
     )
 
 
-def _text(dataset: Dataset, keyword: str) -> str:
-    try:
-        value = dataset.get(keyword)
-    except Exception:  # noqa: BLE001 - what can't be read is as good as missing
-        return ""
-    return "" if value is None else str(value).strip(" \0")
-
-
 @functools.cache
 def _rules(keep_characteristics: bool, keep_device: bool) -> Mapping[int, Rule]:
     return _by_tag({**RULES, **(CHARACTERISTICS if keep_characteristics else {}), **(DEVICE if keep_device else {})})
+
+
+@functools.cache
+def _anew() -> frozenset[int]:
+    return frozenset(int(Tag(keyword)) for keyword in ANEW)
 
 
 def _by_tag(rules: Mapping[str, Rule]) -> Mapping[int, Rule]:
@@ -128,10 +119,10 @@ def _clean(source: Dataset, rules: Mapping[int, Rule], maps: _Maps) -> Dataset:
     for tag in list(source.keys()):
         rule = rules.get(tag)
         if rule is None:
-            maps.counts["removed"] += tag != _PIXEL_DATA
+            maps.counts["removed"] += tag not in _anew()
             continue
         try:
-            vr, value, end = _apply(_known(source[tag], maps), rule, maps)
+            vr, value, end = _apply(source[tag], rule, maps)
         except Exception:  # noqa: BLE001 - a value that can't be read or checked does not pass, whatever it was
             maps.counts["invalid"] += 1
             if rule.required or rule.action is Action.EMPTY:
@@ -145,17 +136,6 @@ def _clean(source: Dataset, rules: Mapping[int, Rule], maps: _Maps) -> Dataset:
 def _empty(tag: BaseTag) -> DataElement:
     vr = dictionary_VR(tag).split(" or ")[0]
     return DataElement(tag, vr, Sequence() if vr == "SQ" else "")
-
-
-def _known(element: DataElement, maps: _Maps) -> DataElement:
-    """The element with the one VR it has in this object, where the dictionary leaves a choice (PS3.5 section A.1)."""
-    if " or " not in element.VR or not isinstance(element.value, bytes):
-        return element
-    if element.keyword == "LUTData":
-        return DataElement(element.tag, "OW", element.value)
-    vr, form = ("SS", "h") if maps.signed else ("US", "H")
-    values = list(struct.unpack(f"<{len(element.value) // 2}{form}", element.value))
-    return DataElement(element.tag, vr, values if len(values) > 1 else values[0])
 
 
 def _apply(element: DataElement, rule: Rule, maps: _Maps) -> tuple[str, Any, str]:  # noqa: PLR0911 - one an action
@@ -179,7 +159,7 @@ def _apply(element: DataElement, rule: Rule, maps: _Maps) -> tuple[str, Any, str
         case Action.ITEMS:
             inner = _by_tag(rule.items or {})
             items = [_clean(item, inner, maps) for item in _items(element)]
-            return vr, Sequence([item for item in items if _whole(item, rule)]), "kept"
+            return vr, Sequence([item for item in items if set(inner) <= set(item.keys())]), "kept"
         case Action.CODES:
             known = [code for item in _items(element) if (code := _known_code(item)) is not None]
             if not known:
@@ -203,23 +183,8 @@ def _items(element: DataElement) -> list[Dataset]:
     return items
 
 
-def _whole(item: Dataset, rule: Rule) -> bool:
-    if "LUTDescriptor" in (rule.items or {}):
-        return "LUTDescriptor" in item and "LUTData" in item and _lut_fits(item)
-    return "ReferencedSOPClassUID" in item and "ReferencedSOPInstanceUID" in item
-
-
-def _lut_fits(item: Dataset) -> bool:
-    """The table has as many entries as its descriptor says (C.11.1.1): nothing can ride behind it."""
-    descriptor, data = item.LUTDescriptor, item.LUTData
-    entries = int(descriptor[0]) or _LUT_ENTRIES
-    if isinstance(data, bytes):
-        return len(data) == entries * 2 or (int(descriptor[2]) <= 8 and len(data) == entries + entries % 2)
-    return len(data) == entries
-
-
 def _known_code(item: Dataset) -> Dataset | None:
-    scheme, value = _text(item, "CodingSchemeDesignator"), _text(item, "CodeValue")
+    scheme, value = attributes.text(item, "CodingSchemeDesignator"), attributes.text(item, "CodeValue")
     meaning = meaning_of(scheme, value)
     return None if meaning is None else code_item(scheme, value, meaning)
 
@@ -233,6 +198,8 @@ def code_item(scheme: str, value: str, meaning: str) -> Dataset:
 
 def _shifted(text: str, vr: str, shift: dt.timedelta) -> str:
     """A DA, or a DT cut to its day, moved by whole days: the clock would tell one patient's visits from another's."""
+    if re.fullmatch(r"\d{4}[.-]\d{2}[.-]\d{2}", text):  # as ACR-NEMA wrote it (PS3.5 table 6.2-1, DA, note)
+        text = re.sub(r"[.-]", "", text)
     if not re.fullmatch(r"\d{8}" if vr == "DA" else r"\d{8}\d*(\.\d+)?([+-]\d{4})?", text):
         raise ValueError("not a date")
     return (dt.date.fromisoformat(text[:8]) + shift).strftime("%Y%m%d")
@@ -266,8 +233,6 @@ def _image_type(values: Any) -> list[str]:
 
 
 def _kept(element: DataElement, rule: Rule) -> Any:
-    if element.VR in ("OW", "OB") or element.keyword == "LUTData":
-        return element.value
     values = list(element.value) if isinstance(element.value, MultiValue | list) else [element.value]
     if not values or len(values) > _MAX_VALUES:
         raise ValueError("no value, or too many")
@@ -287,14 +252,14 @@ def _checked(text: str, vr: str, rule: Rule) -> Any:  # noqa: PLR0911, PLR0912 -
                 raise ValueError("a text that no list allows")
             return text
         case "DS":
-            return _decimal(text)
+            return decimal(float(text))
         case "IS":
             return str(_integer(text, 31))
         case "US" | "SS" | "UL" | "SL":
             return _integer(text, 32)
         case "FD" | "FL":
             number = float(text)
-            if not abs(number) < _MAX_DECIMAL:
+            if not abs(number) < MAX_DECIMAL:
                 raise ValueError("not finite")
             return number
         case "UI":
@@ -315,18 +280,6 @@ def _integer(text: str, bits: int) -> int:
     if abs(number) >= 2**bits:
         raise ValueError("out of range")
     return number
-
-
-def _decimal(text: str) -> str:
-    """The number written anew in at most 16 characters (PS3.5 section 6.2)."""
-    number = float(text)
-    if not math.isfinite(number) or abs(number) >= _MAX_DECIMAL:
-        raise ValueError("no measurement")
-    for digits in range(12, 5, -1):
-        written = f"{number:.{digits}g}"
-        if len(written) <= 16:
-            return written
-    raise ValueError("no short form")
 
 
 def stamp(dataset: Dataset, *, keep_characteristics: bool = False, keep_device: bool = False) -> None:

@@ -143,7 +143,7 @@ def _collect(dataset: Dataset, found: _Found, besides: Collection[str]) -> None:
                 found.words |= _words(text)
         elif element.VR in ("DA", "DT"):
             for text in texts:
-                found.dates |= _dates(text[:8])
+                found.dates |= _dates(text[:8] if text[:8].isdigit() else text[:10])
         elif element.VR == "UI":
             found.uids |= {text for text in texts if not text.startswith("1.2.840.10008.") and len(text) >= 8}
         elif element.VR in _FREE_TEXT and keyword_for_tag(tag) not in _CODE:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -13,109 +13,98 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from pydicom import Dataset
-from pydicom.encaps import get_frame
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import (
-    UID,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000TransferSyntaxes,
-    JPEGLSTransferSyntaxes,
-    JPEGTransferSyntaxes,
-    RLELossless,
-)
 
+from imaging.attributes import named
+from imaging.depth import Cells, declared_depth
+from imaging.greyscale import pipeline_of
+from imaging.limits import Limits, check_size
+from imaging.part10 import DicomFile
+from imaging.refusal import Unreadable
+from imaging.stored import stored_pixels
 from ship.boxes import Box
-from ship.frames import announced_sizes
+from ship.tone import PLAIN, Tone
 
 Pixels = npt.NDArray[Any]
 
-_UNCOMPRESSED = frozenset((ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian))
-SYNTAXES: frozenset[UID] = frozenset((
-    *_UNCOMPRESSED,
-    RLELossless,
-    *JPEGTransferSyntaxes,
-    *JPEGLSTransferSyntaxes,
-    *JPEG2000TransferSyntaxes,
-))  # fmt: skip
-"""What is decoded. The deflated syntax is not: a parser would inflate it without bound before anything could look."""
-
-LOSSY: frozenset[str] = frozenset(
-    ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
-)
+LOSSY = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+    "1.2.840.10008.1.2.4.91": "ISO_15444_1",
+    "1.2.840.10008.1.2.4.203": "ISO_15444_15",
+}
+"""Transfer syntaxes that may lose something, each with its LossyImageCompressionMethod (PS3.3 C.7.6.1.1.5.1)."""
 PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
-class Undecodable(Exception):
-    """The pixels cannot be read without doubt; the text names the reason, never a value."""
+@dataclass(frozen=True)
+class Source:
+    """Pixels as they were read: rows × columns of values, right-justified, or × 3 (RGB); what they take and show."""
+
+    pixels: Pixels
+    photometric: str
+    """PhotometricInterpretation (0028,0004) of these pixels."""
+    bits: int
+    signed: bool
+    tone: Tone = PLAIN
+
+    def is_like(self, other: Source) -> bool:
+        """Return whether equal pixels of both mean and show the same."""
+        mine, others = ((one.photometric, one.bits, one.signed) for one in (self, other))
+        return mine == others and self.tone.is_like(other.tone)
 
 
-class Unsupported(Exception):
-    """The pixels are of a kind that is not handled."""
+def decode_dicom(file: DicomFile, limits: Limits) -> Source:
+    """Read the single frame of a grey or colour image as scoring does; raises Unreadable."""
+    found = stored_pixels(file, limits)
+    if found.cells is None:
+        rgb = np.ascontiguousarray(found.rgb)
+        return Source(rgb, "RGB", 8 * rgb.dtype.itemsize, False)
+    cells = found.cells
+    _check_overlays(file.dataset, cells)
+    pipeline = pipeline_of(file.dataset, signed=cells.signed, little_endian=file.little_endian)
+    tone = Tone(pipeline, _within_bits(cells))
+    return Source(np.ascontiguousarray(cells.values), found.image.photometric, cells.bits, cells.signed, tone)
 
 
-def decode_dicom(dataset: Dataset, max_pixels: int) -> Pixels:
-    """The single frame of a grey or colour image, rows × columns (× 3, RGB), at native depth and byte order.
+def _within_bits(cells: Cells) -> tuple[int, int] | None:
+    """Return the padding that pixels of so many bits can hold; what lies outside is no pixel's value."""
+    if cells.padding is None:
+        return None
+    low, high = (-(1 << (cells.bits - 1)), (1 << (cells.bits - 1)) - 1) if cells.signed else (0, (1 << cells.bits) - 1)
+    first, last = max(cells.padding[0], low), min(cells.padding[1], high)
+    return (first, last) if first <= last else None
 
-    Raises Unsupported for a kind that is not handled, Undecodable for whatever a decoder refuses or only warns of.
+
+def _check_overlays(dataset: Dataset, cells: Cells) -> None:
+    """Refuse a retired overlay in the bits of the values: it may be a text that nobody sees, and would stay.
+
+    An overlay with data of its own (60xx,3000), or of a single bit allocated (60xx,0100), lies elsewhere (PS3.3 C.9.2).
     """
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax not in SYNTAXES:
-        raise Unsupported("transfer syntax")
+    depth = declared_depth(dataset, 8 * cells.values.dtype.itemsize)
+    for group in range(0x6000, 0x6100, 2):
+        if (group, 0x3000) in dataset:
+            continue
+        position, allocated = (_whole_number(dataset, group, number) for number in (0x0102, 0x0100))
+        if position is not None and allocated != 1 and depth.shift <= position <= depth.high:
+            what = f"OverlayBitPosition ({group:04X},0102) {position} is a bit of the pixel values"
+            raise Unreadable("contradiction", f"{what} ({named('HighBit')} {depth.high})")
+
+
+def _whole_number(dataset: Dataset, group: int, number: int) -> int | None:
     try:
-        frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.SamplesPerPixel)
-        rows, columns = int(dataset.Rows), int(dataset.Columns)
-        allocated, stored, high = int(dataset.BitsAllocated), int(dataset.BitsStored), int(dataset.HighBit)
-        signed, photometric = int(dataset.PixelRepresentation), str(dataset.PhotometricInterpretation)
-    except (AttributeError, TypeError, ValueError):
-        raise Undecodable("an attribute of the image pixel module is missing or wrong") from None
-    if frames != 1:
-        raise Unsupported("more than one frame")
-    if allocated not in (8, 16) or not 1 <= stored <= allocated or high != stored - 1:
-        raise Unsupported("bits allocated, stored or high bit")
-    grey = samples == 1 and photometric in ("MONOCHROME1", "MONOCHROME2")
-    colour = samples == 3 and allocated == 8 and (photometric == "RGB" or photometric.startswith("YBR_"))
-    if not (grey or colour):
-        raise Unsupported("photometric interpretation")
-    if not 0 < rows * columns <= max_pixels:
-        raise Unsupported("image size")
-    if syntax not in _UNCOMPRESSED and syntax != RLELossless:
-        _must_announce(dataset, rows, columns)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            pixels, made = get_decoder(syntax).as_array(dataset)
-    except Exception as error:  # noqa: BLE001 - decoders raise what they like; a warning counts as failure
-        raise Undecodable(f"the decoder raised {type(error).__name__}") from None
-    if pixels.shape != ((rows, columns) if grey else (rows, columns, 3)):
-        raise Undecodable("the decoded shape is not the announced one")
-    if colour and made["photometric_interpretation"] != "RGB":
-        raise Unsupported("colour space")
-    low, limit = (-(1 << (stored - 1)), (1 << (stored - 1)) - 1) if signed else (0, (1 << stored) - 1)
-    # Retired overlays sit in the bits above the stored ones: a value that reaches them is no pixel value.
-    if int(pixels.min()) < low or int(pixels.max()) > limit:
-        raise Undecodable("values outside the stored bits")
-    return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+        return int(dataset[group, number].value)
+    except (KeyError, TypeError, ValueError, NotImplementedError):
+        return None
 
 
-def _must_announce(dataset: Dataset, rows: int, columns: int) -> None:
-    """A frame that says it is larger than the data set says would make a decoder allocate what the frame says."""
-    try:
-        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    except Exception as error:  # noqa: BLE001 - as with decoders
-        raise Undecodable(f"taking the frame out raised {type(error).__name__}") from None
-    if announced_sizes(frame) != {(rows, columns)}:
-        raise Undecodable("the compressed frame announces another size")
-
-
-def decode_picture(data: bytes, max_pixels: int) -> Pixels:
+def decode_picture(data: bytes, limits: Limits) -> Pixels:
     """A JPEG or PNG as rows × columns (× 3, RGB), 8 or 16 bits, without any orientation applied.
 
-    Three equal channels become one. Raises as `decode_dicom` does.
+    Three equal channels become one. Raises Unreadable.
     """
-    pixels = _decode_png(data, max_pixels) if data.startswith(PNG) else _decode_jpeg(data, max_pixels)
+    pixels = _decode_png(data, limits) if data.startswith(PNG) else _decode_jpeg(data, limits)
     if (
         pixels.ndim == 3
         and np.array_equal(pixels[..., 0], pixels[..., 1])
@@ -125,46 +114,44 @@ def decode_picture(data: bytes, max_pixels: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels:
+def _decode_jpeg(data: bytes, limits: Limits) -> Pixels:
     try:
         rows, columns, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     except ValueError:
-        raise Undecodable("the JPEG header is damaged") from None
-    if not 0 < rows * columns <= max_pixels:
-        raise Unsupported("image size")
+        raise Unreadable("corrupt", "the JPEG header is damaged") from None
+    check_size(rows, columns, limits)
     if space not in ("Gray", "YCbCr", "RGB"):
-        raise Unsupported("colour space")
+        raise Unreadable("unsupported", "colour space")
     try:
         pixels = simplejpeg.decode_jpeg(data, "GRAY" if space == "Gray" else "RGB", strict=True)
     except ValueError:
-        raise Undecodable("the JPEG stream is damaged") from None
+        raise Unreadable("corrupt", "the JPEG stream is damaged") from None
     return np.asarray(pixels[..., 0] if space == "Gray" else pixels)
 
 
-def _decode_png(data: bytes, max_pixels: int) -> Pixels:
+def _decode_png(data: bytes, limits: Limits) -> Pixels:
     """libpng answers a damaged stream with a guess: lengths and checksums are checked before it is asked."""
     chunks = png_chunks(data)
     if not chunks or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13 or chunks[-1][0] != b"IEND":
-        raise Undecodable("the PNG is damaged")
+        raise Unreadable("corrupt", "the PNG is damaged")
     columns, rows, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
-    if not 0 < rows * columns <= max_pixels:
-        raise Unsupported("image size")
+    check_size(rows, columns, limits)
     if interlaced or kind not in _PNG_CHANNELS:
-        raise Unsupported("kind of PNG")
+        raise Unreadable("unsupported", "kind of PNG")
     expected = rows * (1 + (columns * depth * _PNG_CHANNELS[kind] + 7) // 8)
     inflate = zlib.decompressobj()
     try:
         raw = inflate.decompress(b"".join(body for name, body in chunks if name == b"IDAT"), expected + 1)
     except zlib.error:
-        raise Undecodable("the PNG stream is damaged") from None
+        raise Unreadable("corrupt", "the PNG stream is damaged") from None
     if len(raw) != expected:
-        raise Undecodable("the PNG stream has not the announced length")
+        raise Unreadable("corrupt", "the PNG stream has not the announced length")
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.shape[:2] != (rows, columns) or pixels.dtype not in (np.uint8, np.uint16):
-        raise Undecodable("the PNG cannot be decoded")
+        raise Unreadable("corrupt", "the PNG cannot be decoded")
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         if int(pixels[..., 3].min()) != (255 if pixels.dtype == np.uint8 else 65535):
-            raise Unsupported("transparency")
+            raise Unreadable("unsupported", "transparency")
         pixels = pixels[..., :3]
     return np.asarray(pixels[..., ::-1] if pixels.ndim == 3 else pixels)
 
@@ -191,19 +178,18 @@ def encode_png(pixels: Pixels) -> bytes:
         ".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels, [cv2.IMWRITE_PNG_COMPRESSION, 4]
     )
     if not done:
-        raise Unsupported("encoding")
+        raise Unreadable("unsupported", "encoding")
     return bytes(data.tobytes())
 
 
-def redact(pixels: Pixels, boxes: Sequence[Box], *, inverted: bool = False) -> tuple[Pixels, int]:
+def redact(pixels: Pixels, boxes: Sequence[Box], tone: Tone = PLAIN) -> tuple[Pixels, int]:
     """A copy whose boxes hold one constant, and that constant: what displays darkest among the pixels outside them.
 
-    A constant carries nothing of what it covers; a blur does. `inverted` is MONOCHROME1, where dark is high. A value
-    that the image has does not widen its range, so that a display window computed from it stays.
+    A constant carries nothing of what it covers; a blur does. A value that the image has, and that is no padding, does
+    not widen its range: a display window computed from it stays.
     """
     result = pixels.copy()
-    outside = pixels[~mask(pixels, boxes)]
-    fill = 0 if outside.size == 0 else int(outside.max() if inverted else outside.min())
+    fill = tone.darkest(pixels, ~mask(pixels, boxes))
     for box in boxes:
         result[box.slices] = fill
     return result, fill
@@ -221,28 +207,11 @@ def proven(source: Pixels, result: Pixels, boxes: Sequence[Box]) -> bool:
     """Whether the boxes of `result` hold one constant and every other pixel is that of `source`, bit by bit."""
     if source.ndim == 3 and result.ndim == 2:
         # Without its text the picture is grey, and a reader makes one channel of three equal ones.
-        result = np.repeat(result[..., None], 3, axis=2)
+        result = np.broadcast_to(result[..., None], (*result.shape, 3))
     if source.shape != result.shape or source.dtype != result.dtype:
         return False
     covered = mask(source, boxes)
     inside = result[covered]
-    return bool(
-        np.array_equal(source[~covered], result[~covered]) and (inside.size == 0 or (inside == inside.flat[0]).all())
-    )
-
-
-def attach(dataset: Dataset, pixels: Pixels, source: Dataset) -> None:
-    """Put uncompressed pixels and their module (PS3.3 C.7.6.3) into `dataset`; `source` gives bits and photometry."""
-    colour = pixels.ndim == 3
-    dataset.SamplesPerPixel = 3 if colour else 1
-    dataset.PhotometricInterpretation = "RGB" if colour else str(source.PhotometricInterpretation)
-    if colour:
-        dataset.PlanarConfiguration = 0
-    dataset.Rows, dataset.Columns = pixels.shape[:2]
-    dataset.BitsAllocated = pixels.dtype.itemsize * 8
-    dataset.BitsStored = int(source.BitsStored)
-    dataset.HighBit = int(source.BitsStored) - 1
-    dataset.PixelRepresentation = int(source.PixelRepresentation)
-    data = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
-    dataset.PixelData = data + b"\0" * (len(data) % 2)
-    dataset["PixelData"].VR = "OB" if dataset.BitsAllocated == 8 else "OW"
+    same = source == result
+    same |= covered[..., None] if source.ndim == 3 else covered
+    return bool(same.all() and (inside.size == 0 or (inside == inside.flat[0]).all()))

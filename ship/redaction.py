@@ -13,6 +13,7 @@ from ship import pixels as px
 from ship.boxes import Box, merged, neighbourhoods
 from ship.identity import Identity
 from ship.ocr import Line
+from ship.tone import PLAIN, Shown, Tone
 
 ROUNDS = 3
 _REACH = 64
@@ -70,15 +71,15 @@ def versions(threads: int = 1) -> list[str]:
 
 
 def redact_text(
-    pixels: px.Pixels, identity: Identity, *, max_share: float, inverted: bool = False, threads: int = 1
+    pixels: px.Pixels, identity: Identity, *, max_share: float, tone: Tone = PLAIN, threads: int = 1
 ) -> Redaction:
     """Fill every text but markers; raises Doubtful, also when an engine fails: that proves nothing.
 
-    `inverted` is MONOCHROME1; `max_share` is the part of the image beyond which text is no annotation.
+    `tone` says how the values show; `max_share` is the part of the image beyond which text is no annotation.
     """
     try:
         with heap.kept():
-            return _text_gone(pixels, identity, max_share, inverted, threads)
+            return _text_gone(pixels, identity, max_share, tone, threads)
     except Doubtful:
         raise
     except Exception as error:  # noqa: BLE001 - fail closed; the text of an exception may quote a value
@@ -95,10 +96,14 @@ def is_outline(filled: Iterable[Box]) -> Callable[[Box], bool]:
     return _within([box.grown(_OUTLINE) for box in filled])
 
 
-def find_lines(pixels: px.Pixels, identity: Identity, threads: int = 1) -> list[Line]:
+def find_lines(pixels: px.Pixels, identity: Identity, threads: int = 1, tone: Tone = PLAIN) -> list[Line]:
     """Every line that any engine finds on any view, first of the whole image, then closely around what must go."""
+    return [line for shown in tone.looks(pixels) for line in _lines_of(pixels, identity, threads, shown)]
+
+
+def _lines_of(pixels: px.Pixels, identity: Identity, threads: int, shown: Shown | None) -> list[Line]:
     v6, v4 = ocr.engines(threads)
-    sight = _Sight(views.plain_view(pixels), views.even_view(pixels), identity)
+    sight = _Sight(views.plain_view(pixels, shown), views.even_view(pixels, shown), identity)
     sight.look(sight.plain, v4)
     sight.look(sight.even, v6)
     sight.look(sight.even, v6, known=_boxes(sight.chosen(), sight.shape), turned=True)
@@ -176,10 +181,9 @@ def _one_by_one(sight: _Sight, v6: ocr.Engine) -> None:
         sight.look(sight.even, v6, known, region=strip, zoom=zoom, turned=box.is_upright)
 
 
-def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted: bool, threads: int) -> Redaction:
+def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, tone: Tone, threads: int) -> Redaction:
     shape = (pixels.shape[0], pixels.shape[1])
-    v6, v4 = ocr.engines(threads)
-    lines = find_lines(pixels, identity, threads)
+    lines = find_lines(pixels, identity, threads, tone)
     chosen = _chosen(lines, shape, identity)
     markers = [line for line in lines if text.is_marker(line) and not identity.resembles(line.text)]
     sure = [line.box for line in markers if line.score >= text.SURE]
@@ -192,12 +196,8 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
             raise Doubtful("oblique-text", "text runs obliquely, and of such text a part may be missed", boxes)
         if covered(pixels, boxes) > max_share:
             raise Doubtful("too-much-text", f"text covers more than {max_share:.0%} of the image", boxes)
-        redacted, fill = px.redact(pixels, boxes, inverted=inverted)
-        outline = is_outline(boxes)
-        remaining = ocr.read_lines(views.even_view(redacted), v4, skip=outline)
-        again = views.plain_view(redacted)
-        for region in neighbourhoods(boxes, _REACH):
-            remaining += ocr.read_lines(again, v6, region=region.clipped(*shape), skip=outline)
+        redacted, fill = px.redact(pixels, boxes, tone)
+        remaining = [line for shown in tone.looks(redacted) for line in _read_again(redacted, boxes, threads, shown)]
         chosen = _chosen(remaining, shape, identity, boxes)
         if chosen:
             continue
@@ -205,6 +205,17 @@ def _text_gone(pixels: px.Pixels, identity: Identity, max_share: float, inverted
             raise Doubtful("still-read", "one of the patient's values can still be read", boxes)
         return Redaction(redacted, tuple(boxes), fill, round_)
     raise Doubtful("still-read", f"text is still read after {ROUNDS} rounds", boxes)
+
+
+def _read_again(pixels: px.Pixels, boxes: Sequence[Box], threads: int, shown: Shown | None) -> list[Line]:
+    """What is read after the fill, by the engine that did not look at this view before, and around the boxes."""
+    v6, v4 = ocr.engines(threads)
+    outline = is_outline(boxes)
+    found = ocr.read_lines(views.even_view(pixels, shown), v4, skip=outline)
+    plain = views.plain_view(pixels, shown)
+    for region in neighbourhoods(boxes, _REACH):
+        found += ocr.read_lines(plain, v6, region=region.clipped(*plain.shape[:2]), skip=outline)
+    return found
 
 
 def _chosen(

@@ -11,6 +11,7 @@ from ship import pixels as px
 from ship.boxes import Box
 from ship.identity import Identity
 from ship.redaction import Doubtful, Redaction
+from ship.tone import PLAIN, Tone
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ def release_of(content: Mapping[str, Sequence[Sequence[int]]] | None) -> Release
 
 
 def fill_by_hand(
-    pixels: px.Pixels, identity: Identity, release: Release, *, inverted: bool = False, threads: int = 1
+    pixels: px.Pixels, identity: Identity, release: Release, *, tone: Tone = PLAIN, threads: int = 1
 ) -> Redaction:
     """Fill exactly the person's boxes; raises Doubtful when text is left that was neither covered nor dismissed.
 
@@ -38,9 +39,9 @@ def fill_by_hand(
     """
     shape = (pixels.shape[0], pixels.shape[1])
     boxes = tuple(sorted({part for box in release.boxes if _real(part := box.clipped(*shape))}))
-    filled, fill = px.redact(pixels, boxes, inverted=inverted)
+    filled, fill = px.redact(pixels, boxes, tone)
     with heap.kept():
-        lines = redaction.find_lines(filled, identity, threads)
+        lines = redaction.find_lines(filled, identity, threads, tone)
     left, known, outline = [], False, redaction.is_outline(boxes)
     for line in text.to_redact(lines, shape, is_known=identity.resembles, filled=boxes):
         box = line.box.grown(text.PADDING).clipped(*shape)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
-from pydicom import dcmread
+import numpy.typing as npt
 from pydicom.uid import ExplicitVRLittleEndian
 
+from imaging.limits import Limits
+from imaging.part10 import read_dicom
+from imaging.refusal import Unreadable
 from ship import elements
 from ship import pixels as px
 from ship.boxes import Box
@@ -21,6 +22,8 @@ from ship.identity import LONG, Identity
 IN_PIXELS = 10
 """From this length on a value is looked for among the pixels as well, where short ones occur by chance."""
 MIN_DISTINCT = 4
+_BLOCK = 2**20
+"""Bytes of pixels that are searched at a time."""
 
 _FREE_TEXT = frozenset(("LT", "ST", "UT", "UC", "UR", "UN", "AE", "OB", "OD", "OF", "OL", "OV", "TM", "AT", "SV", "UV"))
 _CODES = frozenset((0x00080100, 0x00080102, 0x00080104))
@@ -56,50 +59,49 @@ class NotClean(Exception):
 
 def verify_dicom(
     data: bytes,
-    source: px.Pixels,
+    source: px.Source,
     boxes: Sequence[Box],
     identity: Identity,
-    max_pixels: int,
+    limits: Limits,
     *,
     keep_device: bool = False,
 ) -> px.Pixels:
-    """Read the new file as a stranger would and return its pixels; raises NotClean."""
+    """Read the new file as a stranger would and return its pixels; raises NotClean.
+
+    `source` is what was read of the original: all values outside the boxes, and what they show, must be the same.
+    """
     try:
         found = list(elements.read(data))
         walk(found, identity, _DEVICE if keep_device else frozenset())
     except elements.Malformed as why:
         raise NotClean(str(why)) from None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            dataset = dcmread(io.BytesIO(data))
-            result = px.decode_dicom(dataset, max_pixels)
+        file = read_dicom(data, limits)
+        result = px.decode_dicom(file, limits)
     except Exception as error:  # noqa: BLE001 - unreadable is not clean, however it shows
         raise NotClean(f"reading it back raised {type(error).__name__}") from None
-    if dataset.file_meta.TransferSyntaxUID != ExplicitVRLittleEndian:
+    if file.syntax != ExplicitVRLittleEndian:
         raise NotClean("transfer syntax")
     _must_say(found)
-    if not px.proven(source, result, boxes):
+    if not px.proven(source.pixels, result.pixels, boxes):
         raise NotClean("pixels outside the boxes changed, or a box is not constant")
-    last = found[-1]
-    if (
-        last.tag != _PIXEL_DATA
-        or last.value != bytes(dataset.PixelData)
-        or len(last.value) - result.nbytes not in (0, 1)
-    ):
+    if not result.is_like(source):
+        raise NotClean("the values mean or show something else")
+    last, padding = found[-1], len(found[-1].value) - result.pixels.nbytes
+    if last.tag != _PIXEL_DATA or memoryview(last.value) != file.pixels or padding not in (0, 1):
         raise NotClean("bytes after the pixels")
     scan(b"\\".join(_unknown_values(found)), last.value, identity)
-    return result
+    return result.pixels
 
 
-def verify_png(data: bytes, source: px.Pixels, boxes: Sequence[Box], identity: Identity, max_pixels: int) -> px.Pixels:
+def verify_png(data: bytes, source: px.Pixels, boxes: Sequence[Box], identity: Identity, limits: Limits) -> px.Pixels:
     """The same for a PNG: image chunks and nothing else; raises NotClean."""
     chunks = px.png_chunks(data)
     if not chunks or {name for name, _ in chunks} - {b"IHDR", b"IDAT", b"IEND"}:
         raise NotClean("chunks beside the image")
     try:
-        result = px.decode_picture(data, max_pixels)
-    except (px.Undecodable, px.Unsupported) as error:
+        result = px.decode_picture(data, limits)
+    except Unreadable as error:
         raise NotClean(f"reading it back raised {type(error).__name__}") from None
     if not px.proven(source, result, boxes):
         raise NotClean("pixels outside the boxes changed, or a box is not constant")
@@ -214,7 +216,7 @@ def scan(header: bytes, pixels: bytes, identity: Identity) -> None:
                 if anywhere or _alone(lowered, position, len(needle)):
                     raise NotClean("one of the patient's values in the bytes of the header")
                 position = lowered.find(needle, position + 1)
-    if among(pixels.lower(), long):
+    if among(pixels, long):
         raise NotClean("one of the patient's values among the pixel bytes")
 
 
@@ -227,21 +229,29 @@ def _is_no_pattern(text: str, needle: bytes) -> bool:
 
 
 def among(data: bytes, needles: Iterable[bytes]) -> bool:
-    """Whether one of the needles (each of at least 10 bytes) is in the data, in one pass for all of them."""
+    """Whether one of the needles (lower case, each of at least 10 bytes) is in the data, whatever its case."""
     needles = list(needles)
-    if not needles or len(data) < IN_PIXELS:
+    if not needles:
+        return False
+    # A table of which pairs of bytes occur at each place of a needle: five of them leave hardly a candidate.
+    tables = np.zeros((IN_PIXELS // 2, 1 << 16), dtype=bool)
+    for place, table in enumerate(tables):
+        table[[needle[2 * place] | needle[2 * place + 1] << 8 for needle in needles]] = True
+    longest = max(len(needle) for needle in needles)
+    return any(
+        _in_block(data[start : start + _BLOCK + longest - 1].lower(), needles, tables)
+        for start in range(0, len(data), _BLOCK)
+    )
+
+
+def _in_block(data: bytes, needles: Sequence[bytes], tables: npt.NDArray[np.bool_]) -> bool:
+    if len(data) < IN_PIXELS:
         return False
     raw = np.frombuffer(data, np.uint8)
     pairs = raw[:-1].astype(np.uint16) | raw[1:].astype(np.uint16) << 8
-    starts = np.arange(0)
-    for step in range(0, IN_PIXELS, 2):
-        # A table of which pairs of bytes occur at this place of a needle: five of them leave hardly a candidate.
-        table = np.zeros(1 << 16, dtype=bool)
-        table[[needle[step] | needle[step + 1] << 8 for needle in needles]] = True
-        if step == 0:
-            starts = np.flatnonzero(table[pairs[: len(data) - IN_PIXELS + 1]])
-        else:
-            starts = starts[table[pairs[starts + step]]]
+    starts = np.flatnonzero(tables[0][pairs[: len(data) - IN_PIXELS + 1]])
+    for place, table in enumerate(tables[1:], 1):
+        starts = starts[table[pairs[starts + 2 * place]]]
     return any(data.startswith(needle, int(start)) for start in starts for needle in needles)
 
 

@@ -26,7 +26,9 @@ from edgerad.scoring import Scored
 from edgerad.sections import CoreSettings, ShipSettings
 from edgerad.settings import load_settings
 from edgerad.store import ObjectStore, StoreConfig
+from imaging.part10 import read_dicom
 from ship import parcel, redaction
+from ship import pixels as px
 from ship.deidentify import Clean, Options, Quarantined, deidentify
 from ship.forward import Forwarder, Keys
 from ship.keys import SiteKey
@@ -41,6 +43,11 @@ SETTINGS = ShipSettings(batch_age=0.0, retry_initial=1.0, retry_max=60.0)
 KEY = SiteKey(bytes(range(32)))
 SMALL_PARTS = 16 * 1024
 """What settings do not allow, since other stores than the embedded one want 5 MiB: a small image in many parts."""
+
+
+def read_pixels(data: bytes) -> px.Pixels:
+    """Return the pixels of a DICOM file."""
+    return px.decode_dicom(read_dicom(data), Options().limits).pixels
 
 
 def raw(key: Ed25519PrivateKey | X25519PrivateKey) -> bytes:

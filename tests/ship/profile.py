@@ -22,7 +22,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
-from ship.header_rules import CHARACTERISTICS, DEVICE, RULES, Action, Rule
+from ship.header_rules import ANEW, CHARACTERISTICS, DEVICE, RULES, Action, Rule
 
 PAGE = Path(__file__).parents[2] / "docs" / "deidentification.md"
 MARK = "<!-- from here on written by tests/ship/profile.py -->"
@@ -183,13 +183,15 @@ ENDS: Mapping[Action, str] = {
 
 def tables() -> str:
     """What is done to every attribute, as Markdown."""
-    lines = ["", "| attribute | tag | Basic Profile | what is done | why |", "|---|---|---|---|---|"]
+    anew = ", ".join(f"`{keyword}`" for keyword in ANEW)
+    columns = ["| attribute | tag | Basic Profile | what is done | why |", "|---|---|---|---|---|"]
+    lines = ["", f"Written anew from the pixels and the grey scale as they were read: {anew}.", "", *columns]
     lines += [line for keyword, rule in RULES.items() for line in _rows(keyword, rule, "")]
-    lines += ["", "With `ship.keep_patient_characteristics`:", "", lines[1], lines[2]]
+    lines += ["", "With `ship.keep_patient_characteristics`:", "", *columns]
     lines += [line for keyword, rule in CHARACTERISTICS.items() for line in _rows(keyword, rule, "")]
-    lines += ["", "With `ship.keep_device_identity`:", "", lines[1], lines[2]]
+    lines += ["", "With `ship.keep_device_identity`:", "", *columns]
     lines += [line for keyword, rule in DEVICE.items() for line in _rows(keyword, rule, "")]
-    named = {*RULES, *CHARACTERISTICS, *DEVICE}
+    named = {*RULES, *CHARACTERISTICS, *DEVICE, *ANEW}
     lines += ["", "Removed, by the action that the Basic Profile has for them:", ""]
     rest: dict[str, list[str]] = {}
     for tag, action in sorted(profile().items()):

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import JPEGBaseline8Bit
 
 from edgerad.phantom import identity, random_spec, render, to_dicom, to_jpeg
 from edgerad.settings import load_settings
-from ship import headers, redaction
+from imaging.part10 import read_dicom
+from ship import headers, image_module, redaction
 from ship import pixels as px
 from ship.boxes import Box
 from ship.deidentify import Clean, Options, Quarantined, Reason, deidentify
@@ -31,7 +31,7 @@ from tests.conftest import need
 from tests.ship.profile import validator_errors
 from train.clean import check
 
-KEY = SiteKey(bytes(range(32)))
+KEY, LIMITS = SiteKey(bytes(range(32))), Options().limits
 SPEC = next(spec for seed in range(60) if (spec := random_spec(seed, size=256)).storage == "DX")
 DATA = to_dicom(render(SPEC), private=True)
 PERSON, VISIT = identity(SPEC)
@@ -64,9 +64,9 @@ def test_a_file_comes_out_clean_verified_and_re_encoded() -> None:
     before, after = dcmread(io.BytesIO(compressed)), dcmread(io.BytesIO(result.data))
     boxes = [Box(*box) for box in result.record["boxes"]]
     assert after.file_meta.TransferSyntaxUID.is_compressed is False
-    decoded = px.decode_dicom(before, 10**7)
-    assert px.proven(decoded, px.decode_dicom(after, 10**7), boxes)
-    assert verify_dicom(result.data, decoded, boxes, identity_of(before), 10**7) is not None
+    source = px.decode_dicom(read_dicom(compressed), LIMITS)
+    assert px.proven(source.pixels, after.pixel_array, boxes)
+    assert verify_dicom(result.data, source, boxes, identity_of(before), LIMITS) is not None
     assert after.PatientID == after.PatientName == result.patient
     assert (after.PatientIdentityRemoved, after.BurnedInAnnotation) == ("YES", "NO")
     for value in (
@@ -127,7 +127,7 @@ CT, PDF = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.104.1"
         (_set(PatientID=""), Reason.PATIENT_ID_MISSING),
         (_set(NumberOfFrames=2), Reason.UNSUPPORTED),
         (_set(BitsAllocated=32), Reason.UNSUPPORTED),
-        (_set(PhotometricInterpretation="PALETTE COLOR"), Reason.UNSUPPORTED),
+        (_set(PhotometricInterpretation="CMYK"), Reason.UNSUPPORTED),
         (_set(Rows=300), Reason.UNDECODABLE),
         (_set(PixelData=b"\0\0"), Reason.UNDECODABLE),
         (_without("PixelData"), Reason.UNDECODABLE),
@@ -178,11 +178,11 @@ def test_doubts_about_text_keep_the_image_with_the_boxes_found_so_far(
     assert result.record["boxes"] == [[1, 2, 3, 4]]
 
 
-@pytest.mark.parametrize("leak", ["OKAFOR", "tag", "pixels"])
+@pytest.mark.parametrize("leak", ["OKAFOR", "tag", "pixels", "grey scale"])
 @pytest.mark.usefixtures("no_text")
 def test_an_engine_that_leaks_is_caught_by_the_verification(leak: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine is broken on purpose: nothing of it leaves."""
-    real_header, real_attach = headers.clean_header, px.attach
+    real_header, real_attach = headers.clean_header, image_module.attach
 
     def leaky_header(source: Dataset, *args: Any, **more: Any) -> Any:
         result = real_header(source, *args, **more)
@@ -192,14 +192,16 @@ def test_an_engine_that_leaks_is_caught_by_the_verification(leak: str, monkeypat
             result.dataset.StudyTime = "101112"
         return result
 
-    def leaky_attach(target: Dataset, pixels: px.Pixels, source: Dataset) -> None:
+    def leaky_attach(target: Dataset, pixels: px.Pixels, *more: Any) -> None:
         other = pixels.copy()
         if leak == "pixels":
             other[0, 0] ^= 1
-        real_attach(target, other, source)
+        real_attach(target, other, *more)
+        if leak == "grey scale":
+            target.WindowCenter, target.WindowWidth = "4711", "4711"
 
     monkeypatch.setattr(headers, "clean_header", leaky_header)
-    monkeypatch.setattr(px, "attach", leaky_attach)
+    monkeypatch.setattr(image_module, "attach", leaky_attach)
     assert quarantined(DATA).reason is Reason.NOT_VERIFIED
 
 
@@ -210,20 +212,6 @@ def test_an_error_that_nobody_expected_keeps_the_image_and_quotes_nothing(monkey
     monkeypatch.setattr(headers, "clean_header", fails)
     result = quarantined(DATA)
     assert (result.reason, result.detail) == (Reason.INTERNAL, "RuntimeError was raised")
-
-
-def test_a_deflated_bomb_is_not_inflated() -> None:
-    """256 MiB of zeros in 256 KiB: the transfer syntax is refused before anything is inflated."""
-    bomb = changed(lambda dataset: setattr(dataset.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian))
-    head = bomb[: 132 + 12 + struct.unpack_from("<I", bomb, 140)[0]]
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    body = b"".join(deflate.compress(bytes(2**20)) for _ in range(256)) + deflate.flush()
-    assert len(body) < 2**19
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert quarantined(head + body).reason is Reason.UNSUPPORTED
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
 def test_sequences_nested_a_thousand_deep_do_no_harm() -> None:
@@ -350,4 +338,4 @@ def test_pictures_become_pngs_of_their_pixels_alone() -> None:
     assert b"Okafor" not in result.data
     decoded = cv2.imdecode(np.frombuffer(result.data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert decoded is not None
-    assert np.array_equal(decoded, px.decode_picture(jpeg, 10**7))
+    assert np.array_equal(decoded, px.decode_picture(jpeg, LIMITS))

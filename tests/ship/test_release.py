@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import dcmread
 from sqlalchemy import select
 
 from edgerad import quarantine
@@ -22,7 +20,7 @@ from ship.keys import SiteKey
 from ship.ocr import Line
 from ship.redaction import Doubtful
 from ship.release import Release, fill_by_hand, release_of
-from tests.ship.conftest import World
+from tests.ship.conftest import World, read_pixels
 
 KEY = SiteKey(bytes(range(32)))
 PIXELS = np.random.default_rng(3).integers(0, 4096, (120, 160)).astype(np.uint16)
@@ -35,7 +33,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Line]:
     """What the engines read when they look again; a test puts lines into it."""
     lines: list[Line] = []
     monkeypatch.setattr(redaction, "versions", lambda threads=1: ["none"])
-    monkeypatch.setattr(redaction, "find_lines", lambda pixels, identity, threads=1: list(lines))
+    monkeypatch.setattr(redaction, "find_lines", lambda pixels, identity, threads=1, tone=None: list(lines))
     return lines
 
 
@@ -83,7 +81,7 @@ def test_the_engine_fills_the_boxes_of_a_release_and_verifies_as_ever(
     result = deidentify(data, KEY, release=release)
     assert isinstance(result, Clean)
     assert (result.record["by_hand"], result.record["boxes"]) == (True, [BOX.as_list()])
-    source, clean = (px.decode_dicom(dcmread(io.BytesIO(raw)), 10**7) for raw in (data, result.data))
+    source, clean = (read_pixels(raw) for raw in (data, result.data))
     assert px.proven(source, clean, [BOX])
 
     def leaky(pixels: px.Pixels, *args: Any, **more: Any) -> Any:
@@ -138,7 +136,7 @@ def test_a_person_cannot_release_what_the_header_forbids() -> None:
 
 def test_the_real_engines_find_what_the_person_left_and_pass_what_was_covered() -> None:
     phantom = render(random_spec(8, size=512, burned_in=True))
-    pixels = px.decode_dicom(dcmread(io.BytesIO(to_dicom(phantom))), 10**7)
+    pixels = read_pixels(to_dicom(phantom))
     with pytest.raises(Doubtful) as caught:
         fill_by_hand(pixels, Identity(), Release(()))
     assert caught.value.why == "text-left"

@@ -20,16 +20,19 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from ship import elements, headers
+from imaging.greyscale import Pipeline, Window
+from imaging.limits import Limits
+from ship import elements, headers, image_module
 from ship import pixels as px
 from ship.boxes import Box
 from ship.identity import Identity, identity_of
 from ship.keys import SiteKey
+from ship.tone import Tone
 from ship.verify import NotClean, among, verify_dicom, verify_png
 
 KEY = SiteKey(bytes(range(32)))
 BOXES = [Box(4, 4, 24, 10)]
-LIMIT = 10**6
+LIMITS = Limits(min_side=1)
 
 
 def source() -> Dataset:
@@ -44,8 +47,13 @@ def source() -> Dataset:
     dataset.StudyDate, dataset.Modality, dataset.ImageType = "20240229", "CR", ["ORIGINAL", "PRIMARY"]
     dataset.AccessionNumber, dataset.StudyDescription, dataset.KVP = "A9931", "Chest PA for Dr. Balogun", "80"
     dataset.ViewCodeSequence = Sequence([headers.code_item("SCT", "399348003", "x")])
-    dataset.PhotometricInterpretation, dataset.BitsStored, dataset.PixelRepresentation = "MONOCHROME2", 12, 0
     return dataset
+
+
+def seen(pixels: px.Pixels, bits: int = 12) -> px.Source:
+    """What was read of the original."""
+    tone = Tone(Pipeline(None, 2.0, -1024.0, Window(2048.0, 4096.0), inverted=False), (7, 9))
+    return px.Source(pixels, "MONOCHROME2", bits, False, tone)
 
 
 PIXELS = np.random.default_rng(1).integers(0, 4096, (32, 40)).astype(np.uint16)
@@ -55,7 +63,7 @@ IDENTITY = identity_of(source())
 def clean() -> Dataset:
     """What the engine makes of it."""
     result = headers.clean_header(source(), KEY).dataset
-    px.attach(result, px.redact(PIXELS, BOXES)[0], source())
+    image_module.attach(result, px.redact(PIXELS, BOXES)[0], seen(PIXELS), source())
     headers.stamp(result)
     result.file_meta = headers.file_meta(result)
     return result
@@ -68,7 +76,7 @@ def written(dataset: Dataset) -> bytes:
 
 
 def verified(data: bytes) -> px.Pixels:
-    return verify_dicom(data, PIXELS, BOXES, IDENTITY, LIMIT)
+    return verify_dicom(data, seen(PIXELS), BOXES, IDENTITY, LIMITS)
 
 
 def test_a_clean_file_is_verified_and_its_pixels_returned() -> None:
@@ -83,17 +91,17 @@ def test_names_of_the_device_stay_where_the_site_chose_it(value: str, keep: bool
     dataset = clean()
     dataset.DeviceSerialNumber = value
     if good:
-        verify_dicom(written(dataset), PIXELS, BOXES, IDENTITY, LIMIT, keep_device=keep)
+        verify_dicom(written(dataset), seen(PIXELS), BOXES, IDENTITY, LIMITS, keep_device=keep)
         return
     with pytest.raises(NotClean):
-        verify_dicom(written(dataset), PIXELS, BOXES, IDENTITY, LIMIT, keep_device=keep)
+        verify_dicom(written(dataset), seen(PIXELS), BOXES, IDENTITY, LIMITS, keep_device=keep)
 
 
 def test_a_value_of_the_patient_in_the_name_of_a_device_is_found() -> None:
     dataset = clean()
     dataset.DeviceSerialNumber = "Acme 4711-A"
     with pytest.raises(NotClean, match="bytes of the header"):
-        verify_dicom(written(dataset), PIXELS, BOXES, IDENTITY, LIMIT, keep_device=True)
+        verify_dicom(written(dataset), seen(PIXELS), BOXES, IDENTITY, LIMITS, keep_device=True)
 
 
 def _set(keyword: str, value: object) -> Callable[[Dataset], None]:
@@ -114,6 +122,18 @@ def _deeper(dataset: Dataset) -> None:
 
 def _overlay(dataset: Dataset) -> None:
     dataset.add_new(0x60003000, "OW", b"\0\0")
+
+
+def _another_depth(dataset: Dataset) -> None:
+    dataset.BitsStored, dataset.HighBit = 13, 12
+
+
+def _lut_explanation(dataset: Dataset) -> None:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [2, 0, 16])
+    item.LUTExplanation = "harmless"
+    item.add_new("LUTData", "OW", bytes(4))
+    dataset.VOILUTSequence = Sequence([item])
 
 
 def _pixels(change: Callable[[px.Pixels], None]) -> Callable[[Dataset], None]:
@@ -168,6 +188,14 @@ LEAKS: dict[str, Callable[[Dataset], None]] = {
     "a deeper sequence": _deeper,
     "another sequence": _set("RequestAttributesSequence", Sequence([Dataset()])),
     "an overlay": _overlay,
+    "another window": _set("WindowWidth", "200"),
+    "another slope": _set("RescaleSlope", "3"),
+    "another padding": _set("PixelPaddingRangeLimit", 10),
+    "no padding": lambda dataset: dataset.__delitem__("PixelPaddingValue"),
+    "another polarity": _set("PhotometricInterpretation", "MONOCHROME1"),
+    "another depth": _another_depth,
+    "an explanation of the window": _set("WindowCenterWidthExplanation", "HARMLESS"),
+    "an explanation of a table": _lut_explanation,
     "an icon": _set("IconImageSequence", Sequence([Dataset()])),
     "one pixel in a box": _pixels(_one_box_pixel),
     "one pixel outside the boxes": _pixels(_one_other_pixel),
@@ -274,9 +302,9 @@ def test_a_value_among_the_pixel_bytes_is_found(text: str, encoding: str) -> Non
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
     dataset.PixelData = px.redact(raw, BOXES)[0].tobytes()
     dataset["PixelData"].VR = "OW"
-    assert verify_dicom(written(dataset), raw, BOXES, Identity(), LIMIT) is not None
+    assert verify_dicom(written(dataset), seen(raw, 16), BOXES, Identity(), LIMITS) is not None
     with pytest.raises(NotClean, match="pixel bytes"):
-        verify_dicom(written(dataset), raw, BOXES, identity, LIMIT)
+        verify_dicom(written(dataset), seen(raw, 16), BOXES, identity, LIMITS)
 
 
 @pytest.mark.parametrize("text", ["12345", "0000000000", "1111122222"])
@@ -288,7 +316,7 @@ def test_a_ramp_or_an_even_area_of_the_image_is_no_value(text: str) -> None:
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
     dataset.PixelData = px.redact(raw, BOXES)[0].tobytes()
     dataset["PixelData"].VR = "OW"
-    assert verify_dicom(written(dataset), raw, BOXES, Identity(words=frozenset({text})), LIMIT) is not None
+    assert verify_dicom(written(dataset), seen(raw, 16), BOXES, Identity(words=frozenset({text})), LIMITS) is not None
 
 
 def test_the_one_pass_search_finds_what_a_plain_search_finds() -> None:
@@ -305,10 +333,10 @@ def test_a_short_value_is_found_as_a_word_and_not_within_another() -> None:
     identity = Identity(words=frozenset({"Lee"}))
     dataset = clean()
     dataset.StudyDescription = "CHEST FLEECE"
-    assert verify_dicom(written(dataset), PIXELS, BOXES, identity, LIMIT) is not None
+    assert verify_dicom(written(dataset), seen(PIXELS), BOXES, identity, LIMITS) is not None
     dataset.StudyDescription = "CHEST LEE"
     with pytest.raises(NotClean):
-        verify_dicom(written(dataset), PIXELS, BOXES, identity, LIMIT)
+        verify_dicom(written(dataset), seen(PIXELS), BOXES, identity, LIMITS)
 
 
 def test_our_own_words_are_no_leak_and_hide_none() -> None:
@@ -316,14 +344,14 @@ def test_our_own_words_are_no_leak_and_hide_none() -> None:
     dataset = clean()
     for words in ({"Clean"}, {"Hand"}, {"edgerad"}, {"antero"}):
         identity = Identity(words=frozenset(words))
-        assert verify_dicom(written(dataset), PIXELS, BOXES, identity, LIMIT) is not None
+        assert verify_dicom(written(dataset), seen(PIXELS), BOXES, identity, LIMITS) is not None
     dataset.StudyDescription = "HANDERSON"
     with pytest.raises(NotClean):
-        verify_dicom(written(dataset), PIXELS, BOXES, Identity(words=frozenset({"Handerson"})), LIMIT)
+        verify_dicom(written(dataset), seen(PIXELS), BOXES, Identity(words=frozenset({"Handerson"})), LIMITS)
 
 
 def test_kilovolts_are_not_taken_for_a_short_id() -> None:
-    assert verify_dicom(written(clean()), PIXELS, BOXES, Identity(words=frozenset({"80"})), LIMIT) is not None
+    assert verify_dicom(written(clean()), seen(PIXELS), BOXES, Identity(words=frozenset({"80"})), LIMITS) is not None
 
 
 def png(*extra: tuple[bytes, bytes]) -> bytes:
@@ -336,7 +364,7 @@ def png(*extra: tuple[bytes, bytes]) -> bytes:
 
 def test_a_png_is_its_pixels_and_nothing_else() -> None:
     grey = PIXELS.astype(np.uint8)
-    assert verify_png(png(), grey, BOXES, Identity(), LIMIT) is not None
+    assert verify_png(png(), grey, BOXES, Identity(), LIMITS) is not None
     for data in (
         png((b"tEXt", b"Author\0Okafor")),
         png((b"eXIf", b"Okafor")),
@@ -345,8 +373,8 @@ def test_a_png_is_its_pixels_and_nothing_else() -> None:
         png()[:-1],
     ):
         with pytest.raises(NotClean):
-            verify_png(data, grey, BOXES, Identity(), LIMIT)
+            verify_png(data, grey, BOXES, Identity(), LIMITS)
     other = grey.copy()
     other[0, 0] ^= 1
     with pytest.raises(NotClean, match="outside the boxes"):
-        verify_png(png(), other, BOXES, Identity(), LIMIT)
+        verify_png(png(), other, BOXES, Identity(), LIMITS)
