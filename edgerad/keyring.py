@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from edgerad import envelope, private
-from edgerad.sections import Secret
+from edgerad.sections import EmptySecret, Secret
 from edgerad.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ _Key = TypeVar("_Key")
 
 
 def ensure(secret: Secret, folder: Path, name: str, make: Callable[[], str] | None = None) -> Secret:
-    """Return the configured secret, else one kept in `folder`/`name`, made on first use (32 random bytes, URL-safe)."""
+    """Return the configured secret, else one kept in `folder`/`name`, made on first use (32 random bytes, URL-safe).
+
+    Raises SettingsError when the kept one is empty.
+    """
     if secret.value is not None or secret.file is not None:
         return secret
     path = folder / name
@@ -38,7 +41,13 @@ def ensure(secret: Secret, folder: Path, name: str, make: Callable[[], str] | No
         with contextlib.suppress(FileExistsError):  # of two processes the first one's key is the key
             os.link(draft, path)
         draft.unlink()
-    return Secret(file=path.absolute())
+    kept = Secret(file=path.absolute())
+    try:
+        kept.reveal()
+    except EmptySecret:
+        msg = f"the key file {path} is empty; bring it back from a backup, or remove it and a new one is made"
+        raise SettingsError(msg) from None
+    return kept
 
 
 def signing_key() -> str:

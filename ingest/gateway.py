@@ -70,7 +70,7 @@ def create_app(doors: Doors) -> FastAPI:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_request: Request, _error: Exception) -> Response:
-        log.warning("a sender went away in the middle of a request; nothing of it was kept")
+        log.warning("a request ended in the middle; nothing of it was kept")
         return Response(status_code=400)
 
     @app.post("/s3-events")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import threading
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -30,6 +31,8 @@ IDENTITY_BYTES = 8 * 2**20
 """The identity must stand in so many first bytes of the data set."""
 DEFLATED = "1.2.840.10008.1.2.1.99"
 """Deflated Explicit VR Little Endian: its file says nothing about its size."""
+_LOOKS = threading.BoundedSemaphore(2)
+"""Files that this process looks into at a time: each may take some ten MB, however many senders there are."""
 PREAMBLE = 132
 """Bytes before the file meta information: 128 of preamble and DICM (PS3.10 7.1)."""
 LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
@@ -135,13 +138,14 @@ def identify(file: BinaryIO, max_bytes: int) -> Instance:
     from pydicom.filereader import read_dataset
 
     try:
-        syntax, _ = _file_meta(file)
-        found = check_file(file, DEFAULT_LIMITS if syntax == DEFLATED else Limits(max_bytes=max_bytes))
-        head = BytesIO(bytes(found.body[found.start : found.start + IDENTITY_BYTES]))
-        dataset = read_dataset(
-            head, found.implicit, found.little_endian, stop_when=_after_identity, specific_tags=list(IDENTITY)
-        )
-        instance, study, storage_class = (_text(dataset, tag) for tag in IDENTITY)
+        with _LOOKS:
+            syntax, _ = _file_meta(file)
+            found = check_file(file, DEFAULT_LIMITS if syntax == DEFLATED else Limits(max_bytes=max_bytes))
+            head = BytesIO(bytes(found.body[found.start : found.start + IDENTITY_BYTES]))
+            dataset = read_dataset(
+                head, found.implicit, found.little_endian, stop_when=_after_identity, specific_tags=list(IDENTITY)
+            )
+            instance, study, storage_class = (_text(dataset, tag) for tag in IDENTITY)
     except Unreadable as refusal:
         raise NotUnderstood(str(refusal)) from None
     except Exception as error:  # noqa: BLE001 - pydicom raises what its parsing meets, and may quote values

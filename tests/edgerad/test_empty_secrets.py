@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, SecretStr
 
+from edgerad import keyring
 from edgerad.preflight import check_settings
 from edgerad.sections import EmptySecret, Secret
 from edgerad.settings import Settings, SettingsError, load_settings
@@ -59,3 +60,11 @@ def test_a_secret_is_revealed_as_it_is_and_none_is_none(tmp_path: Path) -> None:
     assert Secret().reveal() is None
     with pytest.raises(EmptySecret):
         Secret(value=SecretStr("")).reveal()
+
+
+def test_a_key_that_edgerad_made_and_that_is_empty_now_is_named(tmp_path: Path) -> None:
+    file = keyring.ensure(Secret(), tmp_path, "gateway-token").file
+    assert file is not None
+    file.write_text("", encoding="utf-8")
+    with pytest.raises(SettingsError, match="gateway-token is empty"):
+        keyring.ensure(Secret(), tmp_path, "gateway-token")
