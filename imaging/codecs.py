@@ -6,6 +6,7 @@ Decoders that guess when data are missing are not trusted: a frame that ends ear
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Any, Final
 
 import numpy as np
@@ -53,7 +54,8 @@ def decode_frame(frame: Frame, stream: Codestream, photometric: str) -> Samples:
     """
     import imagecodecs
 
-    whole = frame.data[: stream.length] if stream.length else frame.data.rstrip(b"\0") + _EOI
+    data: Any = frame.data
+    whole = data[: stream.length] if stream.length else bytes(data).rstrip(b"\0") + _EOI
     early = frame.cut or stream.length is None
     try:
         if stream.family == "jpeg-2000":
@@ -90,7 +92,8 @@ def decode_rle(frame: Frame, rows: int, columns: int, allocated: int, samples: i
     _check_segments(frame.data, samples * allocated // 8)
     decoded = bytearray(rows * columns * samples * allocated // 8)
     try:
-        written = len(imagecodecs.dicomrle_decode(frame.data, np.dtype(f"<u{allocated // 8}"), out=decoded))
+        data: Any = frame.data
+        written = len(imagecodecs.dicomrle_decode(data, np.dtype(f"<u{allocated // 8}"), out=decoded))
     except Exception as error:  # noqa: BLE001 - as above
         if "TOO_SMALL" in str(error):
             raise Unreadable("corrupt", "the run lengths give more pixels than the header says") from None
@@ -100,7 +103,7 @@ def decode_rle(frame: Frame, rows: int, columns: int, allocated: int, samples: i
     return np.frombuffer(decoded, f"<u{allocated // 8}").reshape(samples, rows, columns)
 
 
-def _check_segments(data: bytes, expected: int) -> None:
+def _check_segments(data: bytes | memoryview, expected: int) -> None:
     """Check the RLE header (PS3.5 G.5): the decoder would follow its offsets beyond the end of the data."""
     if len(data) < RLE_HEADER:
         raise Unreadable("truncated", "the run lengths end inside their header")
@@ -114,25 +117,29 @@ def _check_segments(data: bytes, expected: int) -> None:
         raise Unreadable("truncated", "the run lengths end before their last segment")
 
 
-def _jpeg(whole: bytes, stream: Codestream, photometric: str) -> Samples:
+def _jpeg(whole: Any, stream: Codestream, photometric: str) -> Samples:
     """Decode JPEG with Huffman coding, 8 to 16 bits, lossy or lossless.
 
-    libjpeg fills in what is missing and only warns. A frame is whole if what follows it changes nothing.
+    libjpeg fills in what is missing and only warns. A frame is whole if what follows it changes nothing: it is decoded
+    with two different continuations, into the same memory.
     """
     import imagecodecs
 
-    if stream.components == 1:
-        one, other = (imagecodecs.jpeg_decode(whole[:-2] + tail + _EOI) for tail in _TAILS)
-    elif stream.components == 3:
-        stored = "YCBCR" if _is_transformed(stream, photometric) else "RGB"
-        one, other = (
-            imagecodecs.jpeg_decode(whole[:-2] + tail + _EOI, colorspace=stored, outcolorspace="RGB") for tail in _TAILS
-        )
-    else:
+    if stream.components not in (1, 3):
         raise Unreadable("unsupported", f"a JPEG of {stream.components} components")
-    if not np.array_equal(one, other):
+    colours: dict[str, Any] = {}
+    if stream.components == 3:
+        stored = "YCBCR" if _is_transformed(stream, photometric) else "RGB"
+        colours = {"colorspace": stored, "outcolorspace": "RGB"}
+    longer = bytearray(whole)
+    longer[-len(_EOI) :] = _TAILS[0] + _EOI
+    samples: Any = imagecodecs.jpeg_decode(longer, **colours)
+    first = zlib.crc32(samples)
+    longer[-len(_TAILS[1] + _EOI) :] = _TAILS[1] + _EOI
+    imagecodecs.jpeg_decode(longer, **colours, out=samples)
+    if zlib.crc32(samples) != first:
         raise Unreadable("truncated", "the codestream ends before its last pixel")
-    return np.asarray(one)
+    return np.asarray(samples)
 
 
 def _is_transformed(stream: Codestream, photometric: str) -> bool:

@@ -5,6 +5,7 @@ Sources: ISO/IEC 10918-1 Annex B (JPEG), ISO/IEC 14495-1 Annex C (JPEG-LS), ISO/
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -44,18 +45,18 @@ class Codestream:
 
 def read_codestream(frame: bytes | memoryview) -> Codestream:
     """Read the headers of one frame; raises BadCodestream, also for two frame headers that differ."""
-    data = bytes(frame)
+    data, start = memoryview(frame), bytes(frame[: len(_JP2)])
     try:
-        if data.startswith((_JP2, _SOC_SIZ)):
+        if start.startswith((_JP2, _SOC_SIZ)):
             return _jpeg_2000(data)
-        if data.startswith(b"\xff\xd8"):
+        if start.startswith(b"\xff\xd8"):
             return _jpeg(data)
     except (struct.error, IndexError):
         raise BadCodestream("the codestream ends inside its headers") from None
     raise BadCodestream("the frame does not begin like a JPEG, JPEG-LS or JPEG 2000 codestream")
 
 
-def _jpeg(data: bytes) -> Codestream:
+def _jpeg(data: memoryview) -> Codestream:
     position = 2
     found: tuple[Family, int, int, int, int] | None = None
     transformed: bool | None = None
@@ -79,40 +80,40 @@ def _jpeg(data: bytes) -> Codestream:
             if found is not None and found != this:
                 raise BadCodestream("two frame headers of the codestream differ")
             found = this
-        elif marker == _APP0 and data[position + 4 : position + 9] == b"JFIF\0":
+        elif marker == _APP0 and bytes(data[position + 4 : position + 9]) == b"JFIF\0":
             transformed = True
-        elif marker == _APP14 and data[position + 4 : position + 9] == b"Adobe":
+        elif marker == _APP14 and bytes(data[position + 4 : position + 9]) == b"Adobe":
             transformed = data[position + 15] != 0
         if marker == _SCAN:
             break
         position += 2 + length
     if found is None:
         raise BadCodestream("the codestream has no frame header")
-    if data.find(b"\xff\xd8\xff", position) >= 0 and _second_image(data, position):
+    if _find(data, b"\xff\xd8\xff", position) >= 0 and _second_image(data, position):
         raise BadCodestream("the frame holds two codestreams")
-    end = data.find(_EOI, position)
+    end = _find(data, _EOI, position)
     family, rows, columns, components, precision = found
     return Codestream(family, rows, columns, components, precision, False, transformed, end + 2 if end >= 0 else None)
 
 
-def _second_image(data: bytes, scan: int) -> bool:
+def _second_image(data: memoryview, scan: int) -> bool:
     """Return whether a second codestream follows the first one; a decoder might take either."""
-    end = data.find(_EOI, scan)
-    return end >= 0 and data.find(b"\xff\xd8\xff", end) >= 0
+    end = _find(data, _EOI, scan)
+    return end >= 0 and _find(data, b"\xff\xd8\xff", end) >= 0
 
 
-def _jpeg_2000(data: bytes) -> Codestream:
-    start = data.find(_SOC_SIZ)
+def _jpeg_2000(data: memoryview) -> Codestream:
+    start = _find(data, _SOC_SIZ)
     if start < 0:
         raise BadCodestream("the JP2 file holds no codestream")
-    if data.find(_SOC_SIZ, start + 4) >= 0:
+    if _find(data, _SOC_SIZ, start + 4) >= 0:
         raise BadCodestream("the frame holds two codestreams")
     right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
     (components,) = struct.unpack_from(">H", data, start + 40)
     if not 1 <= components <= 4:
         raise BadCodestream(f"the codestream has {components} components")
     sizes = {data[start + 42 + 3 * index] for index in range(components)}
-    sampling = {data[start + 43 + 3 * index : start + 45 + 3 * index] for index in range(components)}
+    sampling = {bytes(data[start + 43 + 3 * index : start + 45 + 3 * index]) for index in range(components)}
     if len(sizes) > 1 or sampling != {b"\x01\x01"}:
         raise BadCodestream("the components of the codestream differ in depth or size")
     size = sizes.pop()
@@ -123,8 +124,14 @@ def _jpeg_2000(data: bytes) -> Codestream:
         if marker == 0xFF00 | _COD:
             transformed = data[position + 8] == 1
         position += 2 + length
-    end = data.find(_EOI, position)
+    end = _find(data, _EOI, position)
     return Codestream(
         "jpeg-2000", bottom - top, right - left, components, (size & 0x7F) + 1, bool(size & 0x80), transformed,
         end + 2 if end >= 0 else None,
     )  # fmt: skip
+
+
+def _find(data: memoryview, marker: bytes, start: int = 0) -> int:
+    """Return the offset of a marker at or behind `start`, or -1; `memoryview` has no such method."""
+    found = re.compile(re.escape(marker), re.DOTALL).search(data, start)
+    return found.start() if found else -1

@@ -171,7 +171,8 @@ def _cut(words: Words, depth: Depth, padding: _Padding | None) -> Cells:
         return Cells(values, depth.stored, False, shown)
     as_signed = words.view(f"i{words.dtype.itemsize}")
     if depth.stored < depth.allocated:
-        as_signed = (as_signed << unused) >> (unused + depth.shift)
+        as_signed = as_signed << unused
+        as_signed >>= unused + depth.shift
     return Cells(as_signed, depth.stored, True, shown)
 
 

@@ -64,8 +64,8 @@ def _image(file: DicomFile, limits: Limits) -> DicomImage:
     if found.cells is None:
         assert found.rgb is not None  # noqa: S101 - one of the two is there
         return DicomImage(found.image, file.header, None, np.asarray(reduce_pixels(found.rgb, limits.reduce_to)))
-    cells = found.cells
-    pipeline = pipeline_of(file.dataset, signed=cells.signed, little_endian=file.little_endian)
+    pipeline = pipeline_of(file.dataset, signed=found.cells.signed, little_endian=file.little_endian)
     # Reducing before the tables saves most of the time: on neighbouring pixels the tables are as good as linear.
-    values = reduce_pixels(fill_padding(pipeline, cells), limits.reduce_to)
-    return DicomImage(found.image, file.header, render(pipeline, values), None)
+    values, image = reduce_pixels(fill_padding(pipeline, found.cells, in_place=True), limits.reduce_to), found.image
+    del found  # the pixels at full resolution
+    return DicomImage(image, file.header, render(pipeline, values), None)

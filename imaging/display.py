@@ -47,7 +47,8 @@ class Picture:
     def window(self, center: float, width: float, *, invert: bool = False) -> Grey:
         """Return 8-bit grey by a linear window (DICOM PS3.3 C.11.2.1.2.1); `invert` turns the shown polarity."""
         width = max(width, 1.0)
-        scaled = (self.values.astype(np.float32) - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5
+        values = self.values if self.values.dtype == np.float64 else self.values.astype(np.float32)
+        scaled = (values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5
         grey = (np.clip(scaled, 0, 1) * 255).astype(np.uint8)
         return np.asarray(255 - grey if invert != self.inverted else grey, np.uint8)
 
@@ -103,13 +104,14 @@ def _rendered(rendering: Rendering, shape: tuple[int, int]) -> Picture:
         note = f"The file's window (center {center:g}, width {width:g}) hides most of the image and is not applied."
     elif rendering.ignored is not None:
         note = "The file's VOI look-up table hides most of the image and is not applied."
-    if rendering.window is None:
-        return replace(_plain(rendering.base, shape), inverted=rendering.inverted, note=note)
-    center, width = rendering.window.center, rendering.window.width
-    if rendering.window.function == "LINEAR_EXACT":  # `Picture.window` computes LINEAR
-        center, width = center + 0.5, width + 1
-    half = max(width, 1.0) / 2
-    return Picture(rendering.base, center - half, center + half, rendering.inverted, shape)
+    voi = rendering.voi
+    if isinstance(voi, Window) and voi.function != "SIGMOID":
+        # `Picture.window` computes LINEAR.
+        center, width = (voi.center + 0.5, voi.width + 1) if voi.function == "LINEAR_EXACT" else (voi.center, voi.width)
+        half = max(width, 1.0) / 2
+        return Picture(rendering.modality, center - half, center + half, rendering.inverted, shape)
+    base = rendering.modality if voi is None else voi(rendering.modality)
+    return replace(_plain(base, shape), inverted=rendering.inverted, note=note)
 
 
 def _plain(values: Values, shape: tuple[int, int]) -> Picture:

@@ -15,7 +15,7 @@ MAX_FRAGMENTS = 65_536
 class Frame:
     """The bytes of one frame, and whether the data ended inside its last fragment."""
 
-    data: bytes
+    data: bytes | memoryview
     cut: bool
 
 
@@ -46,4 +46,4 @@ def only_frame(pixels: memoryview) -> Frame:
         offset += length
     if not fragments:
         raise Unreadable("truncated", "the encapsulated pixel data hold no fragment")
-    return Frame(b"".join(fragments) if len(fragments) > 1 else bytes(fragments[0]), cut)
+    return Frame(b"".join(fragments) if len(fragments) > 1 else fragments[0], cut)

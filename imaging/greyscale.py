@@ -6,6 +6,7 @@ C.11.6).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imaging.attributes import code, number, numbers, unusable
+from imaging.depth import ROWS_AT_A_TIME
 from imaging.tables import Table, table_of
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ Array = npt.NDArray[Any]
 Function = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 MIN_WINDOW_SHARE = 0.5
 """A window that clips more of the pixels than this shows something else than a whole chest, and is ignored."""
+SAMPLE = 1_000_000
+"""Pixels of a larger image that are looked at to decide that."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Window:
 
     def __call__(self, values: Array) -> npt.NDArray[np.float64]:
         """Map modality values to 0..1."""
-        plain = values.astype(np.float64)
+        plain = np.asarray(values, np.float64)
         if self.function == "SIGMOID":
             return np.asarray(1 / (1 + np.exp(np.clip(-4 * (plain - self.center) / self.width, -700, 700))))
         center, width = self.center, self.width
@@ -71,18 +75,23 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Rendering:
-    """An image [rows, columns] after all steps, and what an interactive window starts from."""
+    """Modality values [rows, columns], and the steps that lead from them to what is shown."""
 
-    displayed: Array
-    """Bright where the body is dense, as the model sees it; in no unit."""
-    base: Array
-    """Values to window: the modality values, or what a VOI table or sigmoid made of them."""
-    window: Window | None
-    """The window of the file in these values; None where there is none, or another step was applied."""
-    ignored: Window | Table | None
-    """The VOI window or table of the file that was not applied, because it hides most of the image."""
+    modality: Array
+    voi: Table | Window | None
+    """The VOI step that is applied."""
+    ignored: Table | Window | None
+    """The VOI step of the file that is not applied, because it hides most of the image."""
     inverted: bool
-    """Whether the lowest of the `base` values shows white."""
+    """Whether the lowest value shows white."""
+
+    @property
+    def displayed(self) -> Array:
+        """What is shown, in no unit, bright where the body is dense: as the model sees it."""
+        shown: Array = self.modality if self.voi is None else self.voi(self.modality)
+        if shown.dtype.kind in "iu":  # of 16 bits at most, whose differences need 17
+            shown = shown.astype(np.int32)
+        return np.asarray(shown.max() - shown) if self.inverted else shown
 
 
 def pipeline_of(dataset: Dataset, *, signed: bool, little_endian: bool = True) -> Pipeline:
@@ -120,32 +129,37 @@ def window_of(dataset: Dataset) -> Window | None:
 def render(pipeline: Pipeline, values: Array) -> Rendering:
     """Apply all steps to stored values, padding already filled by `fill_padding`, at any reduction."""
     modality = pipeline.modality_values(values)
-    voi, displayed, ignored = pipeline.voi, modality.astype(np.float64), None
-    if voi is not None:
-        shown = voi(modality).astype(np.float64)
-        if _hides(shown, displayed):
-            ignored = voi
-        else:
-            displayed = shown
-    applied = None if ignored is not None else voi
-    window = applied if isinstance(applied, Window) and applied.function != "SIGMOID" else None
-    base: Array = modality if window is not None or applied is None else displayed
-    if pipeline.inverted:
-        displayed = displayed.max() - displayed
-    return Rendering(displayed, base, window, ignored, pipeline.inverted)
+    if pipeline.voi is not None and _hides(pipeline.voi, modality):
+        return Rendering(modality, None, pipeline.voi, pipeline.inverted)
+    return Rendering(modality, pipeline.voi, None, pipeline.inverted)
 
 
-def fill_padding(pipeline: Pipeline, cells: Cells) -> Array:
-    """Return stored values whose padding (PS3.3 C.7.5.1.1.2) is set to the real value that shows darkest."""
+def fill_padding(pipeline: Pipeline, cells: Cells, *, in_place: bool = False) -> Array:
+    """Return stored values whose padding (PS3.3 C.7.5.1.1.2) is set to the real value that shows darkest.
+
+    `in_place` changes the values of `cells` where these are writable, which saves memory.
+    """
     values = cells.values
     if cells.padding is None:
         return values
     first, last = cells.padding
-    mask = (values >= first) & (values <= last)
-    if not mask.any() or mask.all():
+    ends: list[Any] = []
+    for rows in _strips(values):
+        real = rows[(rows < first) | (rows > last)]
+        ends += [real.min(), real.max()] if real.size else []
+    if not ends:
         return values
-    low, high = values[~mask].min(), values[~mask].max()
-    return np.where(mask, darkest(pipeline, low, high), values)
+    fill = darkest(pipeline, min(ends), max(ends))
+    filled = values if in_place and values.flags.writeable else values.copy()
+    for rows in _strips(filled):
+        rows[(rows >= first) & (rows <= last)] = fill
+    return filled
+
+
+def _strips(values: Array) -> Iterator[Array]:
+    """Yield a few rows at a time, so that masks of large images take little memory."""
+    for start in range(0, len(values), ROWS_AT_A_TIME):
+        yield values[start : start + ROWS_AT_A_TIME]
 
 
 def darkest(pipeline: Pipeline, low: Any, high: Any) -> Any:
@@ -159,11 +173,16 @@ def darkest(pipeline: Pipeline, low: Any, high: Any) -> Any:
     return low if rising != pipeline.inverted else high
 
 
-def _hides(shown: Array, plain: Array) -> bool:
+def _hides(voi: Table | Window, modality: Array) -> bool:
     """Return whether a VOI step clips so much that another part than the chest is shown.
 
     A reader can change a narrow window (for the spine, say); the model cannot, and gets the whole range.
     """
-    inside = float(np.mean((shown > shown.min()) & (shown < shown.max())))
-    original = float(np.mean((plain > plain.min()) & (plain < plain.max())))
-    return inside < MIN_WINDOW_SHARE * original
+    step = max(1, int((modality.size / SAMPLE) ** 0.5))
+    plain = modality[::step, ::step]
+    return _inside(voi(plain)) < MIN_WINDOW_SHARE * _inside(plain)
+
+
+def _inside(values: Array) -> float:
+    """Return the share of values between the lowest and the highest."""
+    return float(np.mean((values > values.min()) & (values < values.max())))

@@ -231,7 +231,7 @@ def test_a_window_that_shows_nothing_is_ignored_and_the_page_says_so() -> None:
 
 def test_the_first_of_several_windows_counts() -> None:
     made = dataset(WindowCenter=["2000", "100"], WindowWidth=["3800", "5"])
-    assert rendering(written(made)).window == Window(2000, 3800)
+    assert rendering(written(made)).voi == Window(2000, 3800)
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
