@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pydantic import ValidationError
+
 from edgerad import envelope, private
-from edgerad.sections import EmptySecret, Secret
+from edgerad.sections import Secret
 from edgerad.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -41,13 +43,11 @@ def ensure(secret: Secret, folder: Path, name: str, make: Callable[[], str] | No
         with contextlib.suppress(FileExistsError):  # of two processes the first one's key is the key
             os.link(draft, path)
         draft.unlink()
-    kept = Secret(file=path.absolute())
     try:
-        kept.reveal()
-    except EmptySecret:
+        return Secret(file=path.absolute())
+    except ValidationError:
         msg = f"the key file {path} is empty; bring it back from a backup, or remove it and a new one is made"
         raise SettingsError(msg) from None
-    return kept
 
 
 def signing_key() -> str:

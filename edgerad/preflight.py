@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from edgerad import private
-from edgerad.sections import EmptySecret, Secret
+from edgerad.sections import Secret
 from edgerad.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -25,13 +25,10 @@ class CannotStart(Exception):
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise SettingsError where a secret is empty or its file cannot be read, or settings do not fit each other."""
+    """Raise SettingsError where a secret's file cannot be read, or settings do not fit each other."""
     for key, secret in _secrets(settings):
         try:
             secret.reveal()
-        except EmptySecret:
-            where = f"{key}.file: {secret.file}" if secret.value is None else f"{key}.value"
-            raise SettingsError(f"setting {where} is empty; put the secret there, or drop the setting") from None
         except (OSError, UnicodeDecodeError) as error:
             what = error.strerror if isinstance(error, OSError) else "not text"
             msg = f"setting {key}.file: {secret.file} cannot be read ({what}); make it readable for edgerad's user"

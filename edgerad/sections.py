@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +31,12 @@ class Secret(Section):
     value: SecretStr | None = Field(None, description="The secret itself; only by environment variable.")
     file: Path | None = Field(None, description="File that holds the secret and nothing else.")
 
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Secret:
+        with suppress(OSError, UnicodeDecodeError):  # a file that cannot be read is told of where it is needed
+            self.reveal()
+        return self
+
     def reveal(self) -> str | None:
         """Return the secret, or None when none is set.
 
@@ -43,7 +50,8 @@ class Secret(Section):
         else:
             return None
         if not secret.strip():
-            raise EmptySecret("the secret is empty")
+            what = "the secret" if self.file is None or self.value is not None else f"the file {self.file}"
+            raise EmptySecret(f"{what} is empty; put the secret there, or drop the setting")
         return secret
 
 

@@ -172,6 +172,6 @@ def _explain(error: ValidationError, file: Path) -> str:
     for item in error.errors(include_input=False, include_url=False):
         key = ".".join(str(part) for part in item["loc"])
         variable = "EDGERAD_" + "__".join(str(part).upper() for part in item["loc"])
-        what = "no such setting" if item["type"] == "extra_forbidden" else item["msg"]
+        what = "no such setting" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
         lines.append(f"setting {key} ({variable} in the environment, or {file}): {what}; see docs/settings.md")
     return "\n".join(lines)

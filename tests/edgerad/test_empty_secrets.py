@@ -41,15 +41,17 @@ def test_an_empty_file_is_named_with_its_setting(
     file.write_text(content, encoding="utf-8")
     monkeypatch.setenv(f"EDGERAD_{key.replace('.', '__').upper()}__FILE", str(file))
     with pytest.raises(SettingsError) as refused:
-        check_settings(load_settings())
-    assert f"setting {key}.file: {file} is empty" in str(refused.value)
+        load_settings()
+    assert f"setting {key} " in str(refused.value)
+    assert f"the file {file} is empty" in str(refused.value)
 
 
 def test_white_space_in_the_environment_is_no_secret_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGERAD_GATEWAY__TOKEN__VALUE", "  ")
     with pytest.raises(SettingsError) as refused:
-        check_settings(load_settings())
-    assert "setting gateway.token.value is empty" in str(refused.value)
+        load_settings()
+    assert "setting gateway.token " in str(refused.value)
+    assert "the secret is empty" in str(refused.value)
 
 
 def test_a_secret_is_revealed_as_it_is_and_none_is_none(tmp_path: Path) -> None:
@@ -58,8 +60,20 @@ def test_a_secret_is_revealed_as_it_is_and_none_is_none(tmp_path: Path) -> None:
     assert Secret(file=file).reveal() == "sesame"
     assert Secret(value=SecretStr("open sesame ")).reveal() == "open sesame "
     assert Secret().reveal() is None
+    with pytest.raises(ValueError, match="the secret is empty"):
+        Secret(value=SecretStr(""))
+    secret = Secret(file=file)
+    file.write_text("\n", encoding="utf-8")
     with pytest.raises(EmptySecret):
-        Secret(value=SecretStr("")).reveal()
+        secret.reveal()
+
+
+def test_a_file_that_cannot_be_read_is_told_of_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGERAD_GATEWAY__TOKEN__FILE", str(tmp_path / "missing"))
+    with pytest.raises(SettingsError, match=r"setting gateway\.token\.file"):
+        check_settings(load_settings())
 
 
 def test_a_key_that_edgerad_made_and_that_is_empty_now_is_named(tmp_path: Path) -> None:
