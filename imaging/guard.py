@@ -69,16 +69,16 @@ def layout(data: Buffer, limits: Limits = DEFAULT_LIMITS, keep: int | None = Non
     Refuses a deflated data set that inflates beyond `max_bytes` (PS3.5 A.5), too many elements, and sequences that are
     nested too deep. `keep` limits how much of an inflated data set is kept.
     """
-    syntax, start = _meta(data)
+    syntax, start = meta_of(data)
     body: Buffer = data
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         body, start = _inflate(data[start:], limits, keep), 0
-    implicit, little = _encoding(syntax, body, start)
+    implicit, little = encoding_of(syntax, body, start)
     pixels, end, truncated = _walk(body, start, implicit, little, limits)
     return Layout(syntax, implicit, little, body, start, pixels, end, truncated)
 
 
-def _meta(data: Buffer) -> tuple[str | None, int]:
+def meta_of(data: Buffer) -> tuple[str | None, int]:
     """Return TransferSyntaxUID and where the data set begins; the meta information is explicit little endian."""
     offset = 132 if data[128:132] == b"DICM" else 0
     syntax = None
@@ -118,7 +118,7 @@ def _inflate(data: bytes | bytearray, limits: Limits, keep: int | None) -> bytea
     return kept
 
 
-def _encoding(syntax: str | None, body: Buffer, start: int) -> tuple[bool, bool]:
+def encoding_of(syntax: str | None, body: Buffer, start: int) -> tuple[bool, bool]:
     """Return whether the data set is implicit, and little endian: by its syntax, but for a VR that contradicts it.
 
     Some writers declare one and write the other; an explicit data set has two capital letters at the fifth byte.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset as parse_dataset
 
 from imaging.attributes import header_of
-from imaging.guard import LONG_VRS, UNDEFINED, Buffer, Layout, check_file, layout
+from imaging.guard import LONG_VRS, UNDEFINED, Buffer, Layout, check_file, encoding_of, layout, meta_of
 from imaging.limits import DEFAULT_LIMITS, Limits
 from imaging.refusal import Unreadable
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 AFTER_IDENTITY = 0x00280000
 """Elements of lower groups say whose image it is; those from here on say how the pixels are read."""
+IDENTITY_WITHIN = 64 * 1024
+"""First bytes of a data set that are looked at for whose image it is, where the rest is refused."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,11 @@ def read_dicom(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> DicomFile:
 
     Raises Unreadable. Its `header` holds whose image it is wherever these elements could be parsed.
     """
-    return _read(layout(data, limits))
+    try:
+        return _read(layout(data, limits))
+    except Unreadable as refusal:
+        refusal.header = refusal.header or _identity(data)
+        raise
 
 
 def read_header(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Dataset:
@@ -98,6 +105,19 @@ def _parse(elements: bytes, found: Layout) -> Dataset:
     except Exception:  # noqa: BLE001 - as above
         raise Unreadable("corrupt", detail) from None
     raise Unreadable("corrupt", detail, header_of(identity))
+
+
+def _identity(data: Buffer) -> dict[str, str]:
+    """Return whose image a file is whose structure is refused, from its first bytes; empty where they do not say."""
+    try:
+        syntax, start = meta_of(data)
+        first = bytes(data[start : start + IDENTITY_WITHIN])
+        if syntax == uid.DeflatedExplicitVRLittleEndian:
+            first = zlib.decompressobj(-zlib.MAX_WBITS).decompress(first, IDENTITY_WITHIN)
+        implicit, little = encoding_of(syntax, first, 0)
+        return header_of(parse_dataset(BytesIO(first), implicit, little, stop_when=_after_identity))
+    except Exception:  # noqa: BLE001 - the file was refused already; this only tries to tell whose it is
+        return {}
 
 
 def _after_identity(tag: BaseTag, _vr: str | None, _length: int) -> bool:

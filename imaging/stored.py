@@ -12,7 +12,7 @@ from pydicom import uid
 from imaging.attributes import code, integer, named, unusable
 from imaging.codecs import COMPRESSED, check_decoding, declared_by, decode_frame, decode_rle
 from imaging.depth import Cells, Depth, cells_of, cells_of_codestream, declared_depth
-from imaging.encapsulated import only_frame
+from imaging.encapsulated import ITEM, only_frame
 from imaging.limits import Limits, check_size
 from imaging.refusal import Unreadable
 
@@ -54,9 +54,9 @@ class StoredPixels:
 def stored_pixels(file: DicomFile, limits: Limits) -> StoredPixels:
     """Read the pixels of a single-frame image; raises Unreadable."""
     image = checked_image(file, limits)
-    if file.syntax in NATIVE:
+    if file.syntax in NATIVE and file.declared is not None:
         return _native(file, image)
-    return _encapsulated(file, image, limits)
+    return _encapsulated(file, image, limits)  # fragments, whatever the transfer syntax says
 
 
 def checked_image(file: DicomFile, limits: Limits) -> Image:
@@ -127,8 +127,8 @@ def _native_words(file: DicomFile, depth: Depth, words: int) -> npt.NDArray[Any]
 
 def _encapsulated(file: DicomFile, image: Image, limits: Limits) -> StoredPixels:
     assert file.pixels is not None  # noqa: S101 - `checked_image` refuses it
-    if file.declared is not None:
-        raise Unreadable("contradiction", f"{named('PixelData')} has a length, its transfer syntax asks for fragments")
+    if bytes(file.pixels[:4]) != ITEM:
+        raise Unreadable("contradiction", f"{named('PixelData')} holds no fragments, its transfer syntax asks for them")
     frame = only_frame(file.pixels)
     if file.syntax == uid.RLELossless:
         _check_samples(image, image.samples)

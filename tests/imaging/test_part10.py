@@ -7,6 +7,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmwrite, uid
@@ -18,7 +19,7 @@ from imaging.limits import DEFAULT_LIMITS, MIB, Limits
 from imaging.part10 import read_dicom, read_header
 from imaging.refusal import Unreadable
 from imaging.stored import stored_pixels
-from tests.imaging.files import NAME, PATIENT, STUDY, chest, dataset, put, written
+from tests.imaging.files import NAME, PATIENT, STUDY, chest, dataset, in_fragments, put, written
 
 WHO = {"PatientName": NAME, "PatientID": PATIENT, "StudyInstanceUID": STUDY}
 
@@ -51,7 +52,10 @@ def test_a_deflated_bomb_is_refused_wherever_its_syntax_stands(meta_padding: int
 
 
 def test_a_deflated_file_that_ends_early_is_truncated() -> None:
-    assert refusal(deflated(written(dataset()))[:-400]).reason == "truncated"
+    body = written(dataset())[132:]
+    refused = refusal(deflated(body[12 + struct.unpack_from("<I", body, 8)[0] :])[:-400])
+    assert refused.reason == "truncated"
+    assert keeps(refused)
 
 
 def test_of_a_deflated_file_on_disk_only_the_header_is_kept(tmp_path: Path) -> None:
@@ -76,7 +80,9 @@ def test_nesting_is_limited(undefined: bool) -> None:
         inner = outer
     made = dataset()
     made.AnatomicRegionSequence = Sequence([inner])
-    assert refusal(written(made)).reason == "corrupt"
+    refused = refusal(written(made))
+    assert refused.reason == "corrupt"
+    assert keeps(refused), "whose image it is stands before what is refused"
     assert read_dicom(written(made), Limits(max_depth=50)).header["PatientID"] == PATIENT
 
 
@@ -146,6 +152,22 @@ def test_other_transfer_syntaxes_are_unsupported(syntax: str) -> None:
 def test_the_header_of_the_worklist(keyword: str, vr: str, value: object, shown: str | None) -> None:
     made = dataset(SpecificCharacterSet="ISO_IR 192")
     assert read_dicom(written(put(made, keyword, vr, value))).header.get(keyword) == shown
+
+
+def test_fragments_under_a_native_syntax_are_read_for_what_they_are() -> None:
+    frame = imagecodecs.jpeg2k_encode(chest(), level=0, codecformat="j2k", reversible=True, bitspersample=12)
+    made = in_fragments(dataset(), uid.JPEG2000Lossless, frame)
+    data = written(made).replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.1\0\0\0")
+    found = stored_pixels(read_dicom(data), DEFAULT_LIMITS).cells
+    assert found is not None
+    np.testing.assert_array_equal(found.values, chest())
+
+
+def test_native_pixels_under_a_compressed_syntax_are_a_contradiction() -> None:
+    data = written(dataset()).replace(b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x16\x001.2.840.10008.1.2.4.90")
+    with pytest.raises(Unreadable) as caught:
+        dicom_image(data)
+    assert (caught.value.reason, keeps(caught.value)) == ("contradiction", True)
 
 
 def test_extra_bytes_behind_native_pixels_are_a_contradiction_unless_they_are_padding() -> None:
