@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -176,11 +177,20 @@ def deploy(
             if application.status == ApplicationStatus.RUNNING:
                 return
             if application.status == ApplicationStatus.DEPLOY_FAILED:
-                msg = f"Serve could not deploy model {model_digest[:12]}: {application.message.strip()[-500:]}"
+                messages = [part.message for part in application.deployments.values()]
+                msg = f"Serve could not deploy model {model_digest[:12]}: {cause_of([*messages, application.message])}"
                 raise RuntimeError(msg)
         time.sleep(0.1)
     msg = f"Serve did not run model {model_digest[:12]} within {timeout:.0f} s"
     raise TimeoutError(msg)
+
+
+def cause_of(messages: Iterable[str]) -> str:
+    """Return the cause that Serve's messages give, at most 300 characters: a traceback's last line says what it was."""
+    for message in messages:
+        if lines := [line.strip() for line in message.splitlines() if line.strip()]:
+            return lines[-1][:300]
+    return "it gives no reason"
 
 
 def replicas() -> int:

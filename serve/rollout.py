@@ -67,33 +67,35 @@ class Follower:
         One that is missing, damaged, or that Serve cannot run gives way to the next: a fallback, which is noted.
         Call it again to leave a fallback, or to begin to score, as soon as a better model is there.
         """
-        wrong: list[str] = []
+        candidates = self._candidates()
+        wrong = {digest: text for digest, text in self._not_run.items() if digest in candidates}
+        # What Serve could not run disturbs what serves, and delays what can, at every attempt: it comes last.
+        again = [] if self.serving else list(wrong)
         disturbed = False
-        for digest in self._candidates():
-            if digest == self.serving and not disturbed:
-                break
-            if self.serving is not None and (text := self._not_run.get(digest)):
-                wrong.append(text)  # every attempt would disturb the model that serves
-                continue
+        for digest in [*(digest for digest in candidates if digest not in wrong), *again]:
+            seconds = None
             try:
-                self._shelf.check(digest)
-                disturbed = True
-                seconds = self._timed_swap(digest)
+                if digest != self.serving or disturbed:
+                    self._shelf.check(digest)
+                    disturbed = True
+                    seconds = self._timed_swap(digest)
             except TimeoutError as error:  # a busy cluster, not the model: the same one is tried again
                 self.serving, self.trouble = None, str(error)
                 return None
             except (BundleError, StoreError, OSError, RuntimeError) as error:
-                wrong.append(self._tell_of(digest, str(error)[:500]))
+                wrong[digest] = self._tell_of(digest, str(error)[:500])
                 if isinstance(error, RuntimeError):
-                    self._not_run[digest] = wrong[-1]
+                    self._not_run[digest] = wrong[digest]
                 continue
-            self._take_note(digest, wrong, seconds)
-            break
-        else:
-            self.serving = None
-            wrong = wrong or [self._tell_of("", "no model has served here, and none that ships can be read")]
-        self.trouble = "; ".join(wrong) or None
-        return self.serving
+            self._not_run.pop(digest, None)
+            better = [wrong[other] for other in candidates[: candidates.index(digest)] if other in wrong]
+            self.trouble = "; ".join(better) or None
+            if seconds is not None:
+                self._take_note(digest, better, seconds)
+            return digest
+        self.serving = None
+        self.trouble = "; ".join(wrong.values()) or "no model has served here, and none that ships can be read"
+        return None
 
     @property
     def is_fallback(self) -> bool:

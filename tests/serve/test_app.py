@@ -47,6 +47,20 @@ def test_only_the_users_part_of_the_configuration_depends_on_the_model() -> None
     assert site == one
 
 
+@pytest.mark.parametrize(
+    ("messages", "cause"),
+    [
+        (["It failed 3 times. Error:\nTraceback:\n  line\nserve.bundle.BundleError: fails its golden cases\n\n", "x"],
+         "serve.bundle.BundleError: fails its golden cases"),
+        (["", " \n", "Failed to update the deployments ['Scorer']."], "Failed to update the deployments ['Scorer']."),
+        (["e" * 1000], "e" * 300),
+        ([], "it gives no reason"),
+    ],
+)  # fmt: skip
+def test_the_cause_of_a_failed_deployment_is_the_last_line_of_its_traceback(messages: list[str], cause: str) -> None:
+    assert app.cause_of(messages) == cause
+
+
 def test_the_configuration_is_valid_and_follows_the_settings() -> None:
     from ray.serve.schema import ServeDeploySchema
 

@@ -263,6 +263,33 @@ def test_a_model_that_serve_cannot_run_gives_way_and_is_not_tried_while_another_
     assert follower.is_fallback
 
 
+def test_what_serve_could_not_run_comes_last_when_nothing_serves(stage: Stage) -> None:
+    shipped = bundled_digest("pneumonia")
+    stage.wanted = NEW
+    stage.follower.step()
+    stage.damage[shipped] = BundleError("damaged")
+    told: list[str] = []
+    runs: list[str] = [shipped]
+
+    def swap(digest: str, _: Calibration | None) -> None:
+        told.append(digest)
+        if digest not in runs:
+            raise RuntimeError("replicas do not come up")
+
+    follower = Follower(load_settings(data_dir=stage.folder), stage.database, None, swap)
+    assert follower.start() is None
+    del stage.damage[shipped]
+    assert follower.start() == shipped
+    assert told == [NEW, shipped], "what can serve does not wait for what could not"
+    assert follower.is_fallback
+    stage.damage[shipped] = BundleError("damaged again")
+    follower.look_after()
+    assert (follower.serving, told[2:]) == (None, [NEW])
+    runs.append(NEW)
+    assert follower.start() == NEW
+    assert follower.trouble is None
+
+
 def test_an_attempt_that_failed_leaves_the_fallback_deployed(stage: Stage) -> None:
     shipped = bundled_digest("pneumonia")
     stage.wanted = NEW
