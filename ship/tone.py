@@ -55,12 +55,11 @@ class Tone:
 
     def _filled(self, pixels: Pixels) -> Any:
         """Return a function that fills padding, None where it would change little or nothing."""
-        real = self.real(pixels)
-        ends, all_ends = _ends(pixels, real), _ends(pixels, np.ones_like(real))
-        if self.padding is None or ends is None or all_ends is None:
+        ends = None if self.padding is None else _ends(pixels, self.real(pixels))
+        if ends is None:
             return None
-        (low, high), (lowest, highest) = ends, all_ends
-        if int(highest) - int(lowest) <= SQUEEZED * (int(high) - int(low)):
+        low, high = ends
+        if int(pixels.max()) - int(pixels.min()) <= SQUEEZED * (int(high) - int(low)):
             return None
         fill = darkest(self.pipeline, low, high)
         return lambda words: np.where(self.real(words), words, fill)
@@ -71,9 +70,7 @@ class Tone:
         return (
             self.padding == other.padding
             and one.inverted == two.inverted
-            and math.isclose(one.slope, two.slope, rel_tol=1e-9)
-            and math.isclose(one.intercept, two.intercept, rel_tol=1e-9)
-            and _alike(one.modality, two.modality)
+            and _alike(one.modality or _rescale(one), two.modality or _rescale(two))
             and _alike(one.voi, two.voi)
         )
 
@@ -100,10 +97,17 @@ def _ends(pixels: Pixels, among: npt.NDArray[np.bool_]) -> tuple[Any, Any] | Non
     return pixels.min(where=where, initial=limits.max), pixels.max(where=where, initial=limits.min)
 
 
-def _alike(one: Table | Window | None, two: Table | Window | None) -> bool:
+def _rescale(pipeline: Pipeline) -> tuple[float, float]:
+    """Return the numbers that count where no modality table does."""
+    return pipeline.slope, pipeline.intercept
+
+
+def _alike(one: Any, two: Any) -> bool:
+    """Return whether two steps do the same, but for rounding."""
     if isinstance(one, Table) and isinstance(two, Table):
         return (one.first, one.bits) == (two.first, two.bits) and np.array_equal(one.entries, two.entries)
     if isinstance(one, Window) and isinstance(two, Window):
-        pairs = ((one.center, two.center), (one.width, two.width))
-        return one.function == two.function and all(math.isclose(a, b, rel_tol=1e-9) for a, b in pairs)
+        return one.function == two.function and _alike((one.center, one.width), (two.center, two.width))
+    if isinstance(one, tuple) and isinstance(two, tuple):
+        return all(math.isclose(first, second, rel_tol=1e-9) for first, second in zip(one, two, strict=True))
     return one is None and two is None
