@@ -45,6 +45,8 @@ MAX_COMMAND_BYTES, MAX_OTHER_DATA_BYTES = 16 * 1024, 64 * 1024
 """Largest command set, and largest data set of a request that is not C-STORE: none is expected."""
 MAX_QUEUED = 4
 """Requests that may wait for their answer; one is what is negotiated (PS3.7 D.3.3.3)."""
+GIVE_WAY_SECONDS = 10.0
+"""When all places are taken, an association that has sent nothing for so long is ended for a new one."""
 ABORTS = frozenset({"AA-1", "AA-8"})
 """Actions of the state machine that send an A-ABORT (PS3.8 table 9-9)."""
 COMMAND, LAST = 0x01, 0x02
@@ -149,6 +151,7 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc]
         super().__init__(assoc)
         self._request: bytes | None = request
         self._deaf = False
+        self.heard = time.monotonic()
 
     def run_reactor(self) -> None:
         """Run the state machine; an exception in it is counted and ends the association."""
@@ -193,6 +196,7 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc]
             self._take(data)
 
     def _take(self, data: bytes) -> None:
+        self.heard = time.monotonic()
         try:
             pdu, event = self._decode_pdu(bytearray(data))
         except Exception:  # noqa: BLE001 - pynetdicom raises what its decoding meets
@@ -227,6 +231,11 @@ class GuardedAssociation(Association):  # type: ignore[misc]
         """Keep why the association will be aborted."""
         self._reason = self._reason or reason
 
+    def is_silent(self) -> bool:
+        """Return whether the peer, and not this side, has been silent for GIVE_WAY_SECONDS."""
+        ours = self._doing != "idle" or not self.dimse.msg_queue.empty()
+        return not ours and time.monotonic() - self.dul.heard > GIVE_WAY_SECONDS
+
     def moved(self, event: Any) -> None:
         """Follow the state machine: count an abort by this side; wake who waits for a request that is none."""
         if event.action in ABORTS:
@@ -253,10 +262,12 @@ class GuardedAssociation(Association):  # type: ignore[misc]
             super()._serve_request(msg, context_id)
             self._doing = "idle"
             return
+        self._doing = "storing"
         try:
             status = self.policy.store(msg)
         finally:
             msg.spooled.discard()
+            self._doing = "idle"
         answer = C_STORE()
         answer.MessageIDBeingRespondedTo = msg.message_id
         answer.Status = status
@@ -285,6 +296,7 @@ class Connection(RequestHandler):  # type: ignore[misc]
             refuse(self.request, INVALID_PARAMETER if fault.reason == "pdu-too-large" else UNEXPECTED)
             self.server.shutdown_request(self.request)
             return
+        self.server.make_room()
         self.request.settimeout(self.ae.network_timeout)
         association = GuardedAssociation(self.ae, policy, self.request, request)
         association._server = self.server
@@ -339,6 +351,13 @@ class Server(ThreadedAssociationServer):  # type: ignore[misc]
         finally:
             with self._lock:
                 self._waiting.pop(id(peer), None)
+
+    def make_room(self) -> None:
+        """End the association that has been silent for longest when all places are taken."""
+        taken = self.active_associations
+        silent = [association for association in taken if association.is_silent()]
+        if silent and len(taken) >= self.ae.maximum_associations:
+            min(silent, key=lambda association: association.dul.heard).abort()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """Log that a connection could not be served; the standard library would print what it met."""

@@ -6,6 +6,7 @@ import io
 import resource
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -236,6 +237,44 @@ def test_silent_connections_take_no_place(receiver: Receiver) -> None:
     finally:
         for connection in [*silent, *half]:
             connection.socket.close()
+
+
+def test_a_silent_association_gives_way_when_all_places_are_taken(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(associations, "GIVE_WAY_SECONDS", 0.2)
+    echo = fragment(command(0x30, data_set=0x0101, sop_class=wire.VERIFICATION), COMMAND | LAST, context=3)
+    with peer(receiver.address) as silent, peer(receiver.address) as other:
+        time.sleep(0.3)
+        other.send(echo)
+        assert other.status() == 0
+        with peer(receiver.address) as third:
+            assert silent.receive()[:1] == b"\x07"
+            for sender in (other, third):
+                sender.send(echo)
+                assert sender.status() == 0
+    assert until(lambda: receiver.counts["aborted"] == 1)
+
+
+def test_an_association_that_waits_for_us_does_not_give_way(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, data_set: bytes
+) -> None:
+    stored = threading.Event()
+    put = ObjectStore.put
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        stored.wait(20)
+        return put(*arguments, **options)
+
+    monkeypatch.setattr(ObjectStore, "put", slow)
+    monkeypatch.setattr(associations, "GIVE_WAY_SECONDS", 0.0)
+    with peer(receiver.address) as sender, peer(receiver.address):
+        for data in store_request(data_set + struct.pack("<HH2sHL", 0xFFFC, 0xFFFC, b"OB", 0, 0)):
+            sender.send(data)
+        assert until(lambda: len(receiver._server.active_associations) == 2)
+        with peer(receiver.address):
+            stored.set()
+            assert sender.status() == 0
 
 
 def test_a_silent_connection_is_ended(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
