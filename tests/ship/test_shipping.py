@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -73,6 +74,38 @@ def flow(world: World, xray: bytes) -> None:
     assert world.shipment.state == "received"
     assert list(world.outbox.list()) == [], "the local copy goes only now"
     assert verify(world.database)[1] is None
+
+
+def mirrored(data: bytes) -> bytes:
+    """Return an image with the same UIDs and other pixels."""
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    dataset.PixelData = np.ascontiguousarray(dataset.pixel_array[:, ::-1]).tobytes()
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
+
+
+def test_two_images_with_one_uid_and_different_content_are_two_parcels_and_two_cases(world: World, xray: bytes) -> None:
+    """Pseudonyms of equal UIDs are equal: what lies in a store is named after the content, at the core as well."""
+    for data, key in ((xray, "a/1.dcm"), (mirrored(xray), "b/1.dcm"), (mirrored(xray), "b/1.dcm")):
+        world.arrive(data, key)
+    world.step()
+    assert world.core_takes().accepted == 2
+    stored = [world.inside.get(case.object_key) for case in world.cases]
+    assert [hashlib.sha256(data).hexdigest() for data in stored] == [case.object_digest for case in world.cases]
+    assert len({case.object_key for case in world.cases}) == len(set(stored)) == 2
+    assert len({pydicom.dcmread(io.BytesIO(data)).SOPInstanceUID for data in stored}) == 1
+
+
+def test_an_image_that_another_with_its_uid_has_overwritten_is_not_shipped_in_its_place(
+    world: World, xray: bytes
+) -> None:
+    for data in (xray, mirrored(xray)):
+        world.arrive(data, "a/1.dcm")
+    world.step()
+    with world.database.read() as session:
+        ends = {(shipment.state, shipment.reason) for shipment in session.scalars(select(Shipment))}
+    assert ends == {("sent", None), ("quarantined", "object-gone")}
 
 
 def test_an_uncertain_case_arrives_at_the_core_without_identity_and_is_closed(world: World, xray: bytes) -> None:
