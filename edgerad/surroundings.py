@@ -77,6 +77,14 @@ def keep_private() -> None:
 
 
 def keep_caches(data_dir: Path) -> None:
-    """Have libraries keep their files in `data_dir`: the home folder may be missing or read-only."""
+    """Have libraries keep their files in `data_dir`: the home folder may be missing or read-only.
+
+    A user without an account and without HOME has none at all, and Streamlit ends where it cannot even name one.
+    """
+    cache = data_dir.absolute() / "cache"
     for variable, name in CACHES.items():
-        os.environ.setdefault(variable, str(data_dir.absolute() / "cache" / name))
+        os.environ.setdefault(variable, str(cache / name))
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(cache)

@@ -193,3 +193,18 @@ def test_new_files_are_private_and_caches_lie_in_the_data_folder(
     monkeypatch.setenv("KERAS_HOME", "/elsewhere")
     surroundings.keep_caches(tmp_path)
     assert os.environ["KERAS_HOME"] == "/elsewhere", "what the administrator has set stays"
+
+
+def test_who_has_no_home_gets_one_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_HOME", "/elsewhere")
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    surroundings.keep_caches(tmp_path)
+    assert os.environ["HOME"] == str(tmp_path / "missing"), "a home that is named stays"
+    monkeypatch.delenv("HOME")
+
+    def nobody(_: int) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    surroundings.keep_caches(tmp_path)
+    assert Path.home() == tmp_path / "cache"
