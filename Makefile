@@ -52,7 +52,7 @@ types: setup
 	nice $(VENV)/bin/mypy $(CODE)
 
 lock: setup ## pin anew what pyproject.toml asks for
-	$(VENV)/bin/uv pip compile --quiet pyproject.toml --extra dev --override overrides.txt --universal --python-version 3.11 --no-emit-index-url --no-header -o requirements.lock
+	$(VENV)/bin/uv pip compile --quiet pyproject.toml --extra dev --override overrides.txt --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements.lock
 
 wheel: setup ## build dist/edgerad-….whl for cluster.yaml
 	$(VENV)/bin/uv build --quiet --wheel
