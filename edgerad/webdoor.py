@@ -176,6 +176,7 @@ class PromptProtocol(H11Protocol):
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _is_websocket = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
@@ -185,10 +186,15 @@ class PromptProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Stop the clock when the request is complete, start it when another one begins."""
         super().data_received(data)
-        if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}:
+        if self._is_websocket or self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}:
             self._unwatch()
         elif self._timer is None:
             self._watch()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Leave the connection to the websocket's protocol, which has limits of its own."""
+        self._is_websocket = True
+        super().handle_websocket_upgrade(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""

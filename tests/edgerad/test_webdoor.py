@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.sync.client import connect
 
 from edgerad import webdoor
 from edgerad.webdoor import Door, Names, PromptProtocol, authority
@@ -99,7 +100,13 @@ def test_no_text_that_is_not_a_known_name_passes(host: str, origin: str) -> None
 
 
 async def _answer(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with the Origin header that the application sees."""
+    """Answer with the Origin header that the application sees; send a websocket's messages back."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+        return
     seen = [value for name, value in scope["headers"] if name == b"origin"]
     await send({"type": "http.response.start", "status": 200, "headers": [(b"x-frame-options", b"ALLOW")]})
     await send({"type": "http.response.body", "body": b",".join(seen) or b"none"})
@@ -172,6 +179,14 @@ def test_a_complete_request_keeps_its_connection(listener: int) -> None:
             answer = b""
             while answer.count(b"200 OK") < 2:
                 answer += other.recv(4096)
+
+
+def test_a_websocket_stays_open_however_quiet_it_is(listener: int) -> None:
+    with connect(f"ws://127.0.0.1:{listener}/") as stream:
+        for said in ("one", "two"):
+            time.sleep(2.5)
+            stream.send(said)
+            assert stream.recv(5) == said
 
 
 def test_a_huge_head_is_refused_while_it_arrives(listener: int) -> None:
