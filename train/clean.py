@@ -16,6 +16,8 @@ from pydicom import Dataset, dcmread
 from pydicom.dataelem import DataElement
 from pydicom.multival import MultiValue
 
+from imaging.guard import layout
+
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = frozenset({b"IHDR", b"IDAT", b"IEND"})
 """The critical chunks of a grey picture (ISO/IEC 15948 clause 11.2): every other one can carry text or a date."""
@@ -81,6 +83,7 @@ def _check_dicom(data: bytes, patient: str) -> None:
     if any(data[:128]):
         raise Unclean("preamble-not-empty")
     try:
+        layout(data)  # before anything is inflated: pydicom has no limit
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's remarks quote values
             dataset = dcmread(io.BytesIO(data))

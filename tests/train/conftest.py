@@ -26,7 +26,9 @@ from edgerad.parcels import WAYBILL, ParcelManifest, context, packed, sealed_key
 from edgerad.phantom import random_spec, render, to_dicom
 from edgerad.records import Audit, CoreCase
 from edgerad.store import Head, Listed, ObjectGone, ObjectStore, ObjectTooLarge, StoreConfig, Stored, StoreUnavailable
-from ship import headers, pixels
+from imaging.limits import Limits
+from imaging.part10 import read_dicom
+from ship import headers, image_module, pixels
 from ship.keys import SiteKey
 from tests.train.bench import Bench
 from train import intake, job
@@ -159,9 +161,9 @@ class Parcel:
 @cache
 def _clean_dicom(number: int, positive: bool) -> tuple[bytes, str]:
     spec = random_spec([91, number], positive=positive, size=448)
-    source = dcmread(io.BytesIO(to_dicom(render(spec), private=True)))
-    dataset = headers.clean_header(source, KEY).dataset
-    pixels.attach(dataset, source.pixel_array, source)
+    file = read_dicom(to_dicom(render(spec), private=True))
+    dataset, source = headers.clean_header(file.dataset, KEY).dataset, pixels.decode_dicom(file, Limits())
+    image_module.attach(dataset, source.pixels, source, file.dataset)
     headers.stamp(dataset)
     dataset.file_meta = headers.file_meta(dataset)
     buffer = io.BytesIO()

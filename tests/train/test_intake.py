@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.sequence import Sequence
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from sqlalchemy import select
 
 from edgerad import envelope
@@ -124,12 +128,44 @@ def test_what_may_still_identify_is_refused_and_not_kept(
     assert intake.refusals(database) == {reason: 1}
 
 
+def bomb(data: bytes) -> bytes:
+    """The file with a data set that inflates to 512 MiB."""
+    dataset = dcmread(io.BytesIO(data))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    dcmwrite(buffer, dataset)
+    made, squeeze = buffer.getvalue(), zlib.compressobj(9, zlib.DEFLATED, -15)
+    body = b"".join(squeeze.compress(bytes(2**20)) for _ in range(512)) + squeeze.flush()
+    return made[: 132 + 12 + struct.unpack_from("<I", made, 140)[0]] + body
+
+
+def nested(data: bytes) -> bytes:
+    """The file with a hundred thousand sequences, each in the one before."""
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    opening = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF) + item
+    return data[: 132 + 12 + struct.unpack_from("<I", data, 140)[0]] + opening * 100_000
+
+
+@pytest.mark.parametrize("harm", [bomb, nested])
+def test_what_would_take_all_memory_is_refused_before_it_is_parsed(
+    store: Any,
+    database: Database,
+    desk: intake.Desk,
+    make_parcel: Callable[..., Any],
+    harm: Callable[[bytes], bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parcel = make_parcel()
+    changed = parcel.with_data(harm(parcel.data))
+    monkeypatch.setattr(clean, "dcmread", lambda *_: pytest.fail("it was parsed"))
+    changed.send(store)
+    assert intake.take_in(store, database, desk).refused == 1
+    assert receipt_of(store, parcel).reason == "undecodable"
+
+
 def test_a_picture_with_a_text_chunk_is_refused(
     store: Any, database: Database, desk: intake.Desk, make_parcel: Callable[..., Any]
 ) -> None:
-    import struct
-    import zlib
-
     parcel = make_parcel(picture=True)
     text = b"tEXt" + b"Author\0Jane Roe"
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
