@@ -70,3 +70,10 @@ def test_every_decision_record_has_its_parts() -> None:
         text = record.read_text(encoding="utf-8")
         for part in ("## Context", "## Decision", "## Measured", "## Consequences"):
             assert part in text, f"{record.name} lacks {part}"
+
+
+def test_every_reason_is_on_the_page_of_images_word_for_word() -> None:
+    from edgerad.reasons import REASONS
+
+    text = page("images.md")
+    assert [reason for reason, advice in REASONS.items() if f"| `{reason}` | {advice} |" not in text] == []
