@@ -158,9 +158,7 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc]
         try:
             super().run_reactor()
         except Exception as error:  # noqa: BLE001 - pynetdicom's state machine raises what it meets
-            reason = f"internal-{type(error).__name__}"
-            self.assoc.fault(reason)
-            self.assoc.policy.note("aborted", reason)
+            self.assoc.crashed(error)
             self.to_user_queue.put(None)
             if self.socket is not None and self.socket.socket is not None:
                 refuse(self.socket.socket, INVALID_PARAMETER)
@@ -231,6 +229,12 @@ class GuardedAssociation(Association):  # type: ignore[misc]
         """Keep why the association will be aborted."""
         self._reason = self._reason or reason
 
+    def crashed(self, error: Exception) -> None:
+        """Count an exception in pynetdicom, unless it came of an abort that is counted already."""
+        if not self._reason:
+            self.fault(f"internal-{type(error).__name__}")
+            self.policy.note("aborted", self._reason)
+
     def is_silent(self) -> bool:
         """Return whether the peer, and not this side, has been silent for GIVE_WAY_SECONDS."""
         ours = self._doing != "idle" or not self.dimse.msg_queue.empty()
@@ -249,7 +253,7 @@ class GuardedAssociation(Association):  # type: ignore[misc]
         try:
             super().run_reactor()
         except Exception as error:  # noqa: BLE001 - pynetdicom raises what its negotiation meets
-            self.policy.note("aborted", f"internal-{type(error).__name__}")
+            self.crashed(error)
             self.abort()
         finally:
             if self.dimse.discard() and not self._reason:
