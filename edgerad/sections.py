@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 Seconds = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -149,6 +150,13 @@ class ReceiverSettings(Section):
     max_associations: int = Field(64, ge=1, description="Associations at a time.")
     network_timeout: Seconds = Field(60.0, description="Seconds of silence after which an association ends.")
     max_object_bytes: int = Field(512 * 2**20, ge=1, description="Largest data set accepted, bytes.")
+
+    @field_validator("addresses")
+    @classmethod
+    def _are_addresses(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for address in addresses:
+            ip_network(address, strict=False)  # a ValueError that names it
+        return addresses
 
 
 class GatewaySettings(Section):

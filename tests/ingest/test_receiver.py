@@ -158,6 +158,14 @@ def test_addresses_are_matched_by_network() -> None:
     assert may_connect("10.1.2.3", ())
     assert may_connect("10.1.2.3", ("192.0.2.1", "10.1.0.0/16"))
     assert not may_connect("10.2.2.3", ("192.0.2.1", "10.1.0.0/16"))
+    assert may_connect("::ffff:10.1.2.3", ("10.1.0.0/16",)), "an IPv4 address on an IPv6 socket"
+    assert not may_connect("::1", ("10.1.0.0/16",))
+
+
+@pytest.mark.parametrize("address", ["modality.example", "10.1.2.300", "10.1.2.3/33", ""])
+def test_an_address_that_is_none_is_a_wrong_setting(address: str) -> None:
+    with pytest.raises(ValueError, match="does not appear to be"):
+        ReceiverSettings(addresses=("10.1.2.3", address))
 
 
 def test_many_associations_at_once(receiver: Receiver, store: ObjectStore, xrays: list[bytes]) -> None:
