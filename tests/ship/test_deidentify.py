@@ -235,6 +235,15 @@ def test_a_file_that_is_something_else_as_well_comes_out_as_dicom_alone(preamble
 
 
 @pytest.mark.usefixtures("no_text")
+def test_a_file_without_preamble_comes_out_as_with_one() -> None:
+    """Scoring reads it, too: PS3.10 7.1 asks for a preamble, and not every writer knows."""
+    plain, bare = deidentify(DATA, KEY), deidentify(DATA[132:], KEY)
+    assert isinstance(plain, Clean)
+    assert isinstance(bare, Clean), bare
+    assert bare.data == plain.data
+
+
+@pytest.mark.usefixtures("no_text")
 def test_of_an_attribute_that_stands_twice_nothing_is_left() -> None:
     """Readers differ in which of the two they take: whichever it is, it does not leave."""
     twice = DATA
