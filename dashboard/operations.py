@@ -45,6 +45,7 @@ def _live() -> None:
     for column, (name, value, note) in zip(st.columns(len(cells)), cells, strict=True):
         column.metric(name, value)
         column.caption(note)
+    _scoring(figures.get("rollout", {}))
     _shipping(figures.get("shipper", {}))
     left, right = st.columns(2, gap="large")
     with left:
@@ -65,6 +66,17 @@ def _drift(drift: Drift) -> tuple[str, str]:
         return "–", f"{LEAST - drift.images} more images needed"
     said = "**unlike the training images**" if drift.is_flagged else "like the training images"
     return f"{drift.score:.2f}", said
+
+
+def _scoring(rollout: dict[str, Any]) -> None:
+    """Say loudly when no model scores, or another one than should, and why."""
+    trouble = parts.plain(rollout.get("trouble") or "")
+    if not trouble:
+        return
+    if rollout.get("model") is None:
+        st.error(f"No model serves, so no image is scored: they wait. Cause: {trouble}.")
+    else:
+        st.warning(f"Another model serves than should. Cause: {trouble}.")
 
 
 def _shipping(shipper: dict[str, Any]) -> None:

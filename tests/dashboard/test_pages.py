@@ -277,6 +277,18 @@ def test_operations_tell_drift_and_the_sites_calibrations(edge: Edge) -> None:
         assert shown in said
 
 
+def test_operations_tell_that_no_model_or_another_one_serves(edge: Edge) -> None:
+    ledger.report(edge.database, "rollout", {"replicas": 1, "model": "a" * 64, "trouble": None})
+    page = draw("operations")
+    assert (len(page.error), len(page.warning)) == (0, 0)
+    ledger.report(edge.database, "rollout", {"replicas": 1, "model": "a" * 64, "trouble": "bundle bbbb is *damaged*"})
+    page = draw("operations")
+    assert [r"bundle bbbb is \*damaged\*" in warning.value for warning in page.warning] == [True]
+    ledger.report(edge.database, "rollout", {"replicas": 0, "model": None, "trouble": "bundle bbbb is missing"})
+    page = draw("operations")
+    assert ["bundle bbbb is missing" in error.value for error in page.error] == [True]
+
+
 def test_operations_warn_of_a_shipping_backlog_and_name_what_hinders_it(edge: Edge) -> None:
     assert "Shipping" not in text(draw("operations")).replace("Shipping backlog", "")
     ledger.report(edge.database, "shipper", {"sealed": 3, "over_limit": 0, "trouble": "StoreFull"})
