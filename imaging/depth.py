@@ -50,24 +50,28 @@ class Cells:
     """First and last value of PixelPaddingValue (0028,0120) to PixelPaddingRangeLimit (0028,0121)."""
 
 
-def declared_depth(dataset: Dataset, allocated: int | None = None) -> Depth:
-    """Read the pixel cell; `allocated` counts where BitsAllocated (0028,0100) is absent. Raises Unreadable."""
-    cell = integer(dataset, "BitsAllocated") or allocated
+def declared_depth(dataset: Dataset, precision: int | None = None) -> Depth:
+    """Read the pixel cell; the `precision` of a codestream counts where the header says nothing that fits together.
+
+    Raises Unreadable.
+    """
+    own = None if precision is None else 8 if precision <= 8 else 16
+    cell = integer(dataset, "BitsAllocated") or own
     if cell is None:
         raise Unreadable("bad-attribute", f"{named('BitsAllocated')} is missing")
     stored = integer(dataset, "BitsStored")
     stored = cell if stored is None else stored
     high = integer(dataset, "HighBit")
     high = stored - 1 if high is None else high
-    if not 0 < stored <= cell or not stored - 1 <= high < cell:
-        what = (
-            f"{named('BitsStored')} {stored} and {named('HighBit')} {high} do not fit {named('BitsAllocated')} {cell}"
-        )
-        raise Unreadable("contradiction", what)
     sign = integer(dataset, "PixelRepresentation")
     if sign not in (None, 0, 1):
         raise unusable("PixelRepresentation", "is neither 0 nor 1")
-    return Depth(cell, stored, high, sign == 1)
+    if 0 < stored <= cell and stored - 1 <= high < cell:
+        return Depth(cell, stored, high, sign == 1)
+    if own is not None and precision is not None:
+        return Depth(own, precision, precision - 1, sign == 1)
+    what = f"{named('BitsStored')} {stored} and {named('HighBit')} {high} do not fit {named('BitsAllocated')} {cell}"
+    raise Unreadable("contradiction", what)
 
 
 def cells_of(words: Words, depth: Depth, dataset: Dataset) -> Cells:

@@ -25,6 +25,8 @@ FLOAT_PIXEL_DATA: Final = (0x7FE00008, 0x7FE00009)
 UNDEFINED: Final = 0xFFFFFFFF
 LONG_VRS: Final = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 """Value representations with a length of 32 bits (PS3.5 7.1.2)."""
+LARGE_VALUE: Final = 256 * 1024
+"""Bytes of a value that is not kept: no attribute that says whose image it is, or how its pixels are read, has more."""
 MAX_META: Final = 64 * 1024
 INFLATED_HEADER: Final = 8 * MIB
 """Of a deflated file that is only looked at, the first bytes of the data set that are kept."""
@@ -48,6 +50,13 @@ class Layout:
     end: int
     truncated: bool
     """Whether the data end inside an element."""
+
+    @property
+    def floats(self) -> bool:
+        """Whether the pixels are floating-point numbers."""
+        order = "<" if self.little_endian else ">"
+        here = bytes(self.body[self.end : self.end + 4])
+        return here in [struct.pack(f"{order}HH", tag >> 16, tag & 0xFFFF) for tag in FLOAT_PIXEL_DATA]
 
 
 def check_file(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Layout:
@@ -132,7 +141,7 @@ def encoding_of(syntax: str | None, body: Buffer, start: int) -> tuple[bool, boo
 def _walk(body: Buffer, offset: int, implicit: bool, little: bool, limits: Limits) -> tuple[int | None, int, bool]:
     """Return where PixelData begins (or None), where the walk ended, and whether the data end inside an element."""
     tag_of: Callable[[Buffer, int], tuple[int, ...]] = struct.Struct("<HH" if little else ">HH").unpack_from
-    size, count = len(body), 0
+    size, count, kept = len(body), 0, 0
     ends: list[int | None] = []
     """Of each open sequence and item: its end, or None where a delimiter ends it."""
     while offset + 8 <= size:
@@ -160,6 +169,9 @@ def _walk(body: Buffer, offset: int, implicit: bool, little: bool, limits: Limit
         elif value + length > size:
             return None, offset, True
         else:
+            kept += length if ends or length <= LARGE_VALUE else 0
+            if kept > limits.max_header:
+                raise Unreadable("too-large", f"the header holds more than {limits.max_header} bytes of values")
             offset = value + length
     return None, offset, offset < size
 

@@ -20,6 +20,8 @@ class Limits:
     """Bytes that the encoded and the decoded pixels may take together, by estimate (`imaging.codecs`)."""
     max_elements: int = 50_000
     """Data elements and sequence items in one DICOM file."""
+    max_header: int = 32 * MIB
+    """Bytes of the values that are kept of a DICOM header; larger values are passed over (`imaging.guard`)."""
     max_depth: int = 32
     """Levels of nested DICOM sequences."""
     min_side: int = 64

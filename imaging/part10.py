@@ -8,14 +8,14 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset as parse_dataset
 
 from imaging.attributes import header_of
-from imaging.guard import LONG_VRS, UNDEFINED, Buffer, Layout, check_file, encoding_of, layout, meta_of
+from imaging.guard import LARGE_VALUE, LONG_VRS, UNDEFINED, Buffer, Layout, check_file, encoding_of, layout, meta_of
 from imaging.limits import DEFAULT_LIMITS, Limits
 from imaging.refusal import Unreadable
 
@@ -72,14 +72,15 @@ def read_header(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Dataset:
 def _read(found: Layout) -> DicomFile:
     _silence_pydicom()
     end = found.end if found.pixels is None else found.pixels
-    elements = bytes(found.body[found.start : end])
-    dataset = _parse(elements, found)
+    dataset = _parse(found, end)
     syntax = uid.UID(found.syntax) if found.syntax else uid.ImplicitVRLittleEndian
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
     header = header_of(dataset)
     if found.truncated:
         raise Unreadable("truncated", "the DICOM data end inside an element", header)
+    if found.pixels is None and found.floats:
+        raise Unreadable("unsupported", "Float or Double Float Pixel Data (7FE0,0008 and 0009)", header)
     if "SOPClassUID" not in dataset and "Rows" not in dataset:
         raise Unreadable("corrupt", "the data set names neither a SOP class nor an image", header)
     if found.pixels is None:
@@ -95,13 +96,38 @@ def _read(found: Layout) -> DicomFile:
     )
 
 
-def _parse(elements: bytes, found: Layout) -> Dataset:
+class _Part:
+    """A part of a buffer as a file to read: a large one is not copied."""
+
+    def __init__(self, body: Buffer, start: int, end: int) -> None:
+        self._body, self._start, self._end, self._at = body, start, end, start
+
+    def read(self, size: int = -1) -> bytes:
+        last = self._end if size < 0 else min(self._at + size, self._end)
+        data, self._at = bytes(self._body[self._at : last]), max(self._at, last)
+        return data
+
+    def seek(self, offset: int) -> int:
+        self._at = self._start + offset
+        return offset
+
+    def tell(self) -> int:
+        return self._at - self._start
+
+
+def _parse(found: Layout, end: int) -> Dataset:
+    def elements() -> Any:
+        if end - found.start <= LARGE_VALUE:
+            return BytesIO(bytes(found.body[found.start : end]))
+        return _Part(found.body, found.start, end)
+
+    how: dict[str, Any] = {"is_implicit_VR": found.implicit, "is_little_endian": found.little_endian}
     try:
-        return parse_dataset(BytesIO(elements), found.implicit, found.little_endian)
+        return parse_dataset(elements(), **how, defer_size=LARGE_VALUE)
     except Exception as error:  # noqa: BLE001 - pydicom raises many types, and their texts may quote values
         detail = f"the DICOM data set does not parse ({type(error).__name__})"
     try:  # whose image it is stands first: it may parse though what follows does not
-        identity = parse_dataset(BytesIO(elements), found.implicit, found.little_endian, stop_when=_after_identity)
+        identity = parse_dataset(elements(), **how, defer_size=LARGE_VALUE, stop_when=_after_identity)
     except Exception:  # noqa: BLE001 - as above
         raise Unreadable("corrupt", detail) from None
     raise Unreadable("corrupt", detail, header_of(identity))

@@ -11,9 +11,9 @@ from pydicom import uid
 
 from imaging.attributes import code, integer, named, unusable
 from imaging.codecs import COMPRESSED, check_decoding, declared_by, decode_frame, decode_rle
-from imaging.depth import Cells, Depth, cells_of, cells_of_codestream, declared_depth
+from imaging.depth import ROWS_AT_A_TIME, Cells, Depth, cells_of, cells_of_codestream, declared_depth
 from imaging.encapsulated import ITEM, only_frame
-from imaging.limits import Limits, check_size
+from imaging.limits import Limits, check_memory, check_size
 from imaging.refusal import Unreadable
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ NATIVE = frozenset(
     )
 )
 GREY = ("MONOCHROME1", "MONOCHROME2")
+FEW_BYTES = 16
+"""Fewer than one more column or row would take."""
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 RGB = npt.NDArray[np.uint8 | np.uint16]
 
@@ -55,7 +57,7 @@ def stored_pixels(file: DicomFile, limits: Limits) -> StoredPixels:
     """Read the pixels of a single-frame image; raises Unreadable."""
     image = checked_image(file, limits)
     if file.syntax in NATIVE and file.declared is not None:
-        return _native(file, image)
+        return _native(file, image, limits)
     return _encapsulated(file, image, limits)  # fragments, whatever the transfer syntax says
 
 
@@ -88,7 +90,7 @@ def uid_name(value: str) -> str:
     return "unknown" if name == value else name
 
 
-def _native(file: DicomFile, image: Image) -> StoredPixels:
+def _native(file: DicomFile, image: Image, limits: Limits) -> StoredPixels:
     _check_samples(image, image.samples)
     depth = declared_depth(file.dataset)
     if depth.allocated not in (8, 16):
@@ -96,9 +98,10 @@ def _native(file: DicomFile, image: Image) -> StoredPixels:
     halved = image.photometric == "YBR_FULL_422"  # two pixels share their chrominance (PS3.3 C.7.6.3.1.2)
     per_pixel = 2 if halved else image.samples
     words = image.rows * image.columns * per_pixel
-    data = _native_words(file, depth, words)
+    data = _native_words(file, image, depth, words)
     if image.samples == 1:
         return _grey(file, image, cells_of(data.reshape(image.rows, image.columns), depth, file.dataset))
+    check_memory(2 * data.nbytes, limits)
     if halved:
         from pydicom.pixels.utils import expand_ybr422
 
@@ -106,15 +109,25 @@ def _native(file: DicomFile, image: Image) -> StoredPixels:
     return _colour(image, _interleaved(file, image, data))
 
 
-def _native_words(file: DicomFile, depth: Depth, words: int) -> npt.NDArray[Any]:
+def _is_more(rest: memoryview, column: int) -> bool:
+    """Return whether what stands behind the pixels is more than padding: then they are not what the header says.
+
+    A few bytes of anything are padding, and so are zeros, unless they make up whole columns: with another number of
+    columns than the header's, the end of a dark image would look so.
+    """
+    if len(rest) <= FEW_BYTES:
+        return False
+    return bool(np.frombuffer(rest, np.uint8).any()) or len(rest) % column <= 1
+
+
+def _native_words(file: DicomFile, image: Image, depth: Depth, words: int) -> npt.NDArray[Any]:
     """Return the words of native pixel data as a view; their number must be what the header says."""
     pixels = file.pixels
     assert pixels is not None  # noqa: S101 - `checked_image` refuses it
     expected = words * depth.allocated // 8
-    if len(pixels) < expected:
+    if len(pixels) < min(expected, file.declared or 0):
         raise Unreadable("truncated", f"{len(pixels)} bytes of pixels, {expected} expected")
-    # Anything but padding behind the pixels means that they are more, or larger, than the header says.
-    if np.frombuffer(pixels[expected:], np.uint8).any() and len(pixels) - expected > 1:
+    if len(pixels) < expected or _is_more(pixels[expected:], image.rows * depth.allocated // 8):
         what = f"{len(pixels)} bytes of pixels, but {named('Rows')}, {named('Columns')} and {named('BitsAllocated')}"
         raise Unreadable("contradiction", f"{what} give {expected}")
     if depth.allocated == 8:
@@ -135,6 +148,7 @@ def _encapsulated(file: DicomFile, image: Image, limits: Limits) -> StoredPixels
         depth = declared_depth(file.dataset)
         if depth.allocated not in (8, 16):
             raise Unreadable("unsupported", f"{named('BitsAllocated')} {depth.allocated}: 8 and 16 are read")
+        check_memory(2 * image.rows * image.columns * image.samples * depth.allocated // 8, limits)
         words = decode_rle(frame, image.rows, image.columns, depth.allocated, image.samples)
         if image.samples == 1:
             return _grey(file, image, cells_of(words[0], depth, file.dataset))
@@ -149,7 +163,7 @@ def _encapsulated(file: DicomFile, image: Image, limits: Limits) -> StoredPixels
     check_decoding(stream, len(frame.data), limits)
     samples = decode_frame(frame, stream, image.photometric)
     if stream.components == 1:
-        depth = declared_depth(file.dataset, 8 if stream.precision <= 8 else 16)
+        depth = declared_depth(file.dataset, stream.precision)
         return _grey(file, image, cells_of_codestream(samples, stream.precision, depth, file.dataset))
     if samples.dtype not in (np.uint8, np.uint16):
         raise Unreadable("unsupported", "signed colours")
@@ -188,7 +202,11 @@ def _colour(image: Image, samples: npt.NDArray[Any]) -> StoredPixels:
     if image.photometric in ("YBR_FULL", "YBR_FULL_422"):
         from pydicom.pixels.processing import convert_color_space
 
-        samples = np.asarray(convert_color_space(np.ascontiguousarray(samples), "YBR_FULL", "RGB"))
+        rgb = np.empty(samples.shape, samples.dtype)
+        for start in range(0, image.rows, ROWS_AT_A_TIME):  # it computes in 64 bits a sample
+            strip = np.ascontiguousarray(samples[start : start + ROWS_AT_A_TIME])
+            rgb[start : start + ROWS_AT_A_TIME] = convert_color_space(strip, "YBR_FULL", "RGB")
+        return StoredPixels(image, None, rgb)
     return StoredPixels(image, None, np.ascontiguousarray(samples))
 
 

@@ -122,6 +122,18 @@ def test_a_codestream_knows_its_own_depth(kind: str, declared: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["j2k", "jls", "lossless"])
+@pytest.mark.parametrize(
+    ("allocated", "stored", "high"), [(8, 8, 7), (8, 12, 11), (16, 20, 19), (16, 12, 3), (32, 12, 11)]
+)
+def test_a_header_that_contradicts_itself_gives_way_to_the_codestream(
+    kind: str, allocated: int, stored: int, high: int
+) -> None:
+    made = coded(PLAIN, 12, kind)
+    made.BitsAllocated, made.BitsStored, made.HighBit = allocated, stored, high
+    np.testing.assert_array_equal(cells(written(made)).values, PLAIN)
+
+
+@pytest.mark.parametrize("kind", ["j2k", "jls", "lossless"])
 @pytest.mark.parametrize(("bits", "high"), [(14, 15), (12, 15), (12, 11)])
 def test_left_justified_data_in_a_codestream_are_shifted_once(kind: str, bits: int, high: int) -> None:
     values = chest(bits)

@@ -154,6 +154,27 @@ def test_the_header_of_the_worklist(keyword: str, vr: str, value: object, shown:
     assert read_dicom(written(put(made, keyword, vr, value))).header.get(keyword) == shown
 
 
+def test_large_private_values_are_passed_over_and_many_are_refused() -> None:
+    made = dataset()
+    block = made.private_block(0x0029, "TEST", create=True)
+    block.add_new(0x01, "OB", bytes(2 * MIB))
+    found = read_dicom(written(made))
+    assert found.header["PatientID"] == PATIENT
+    assert stored_pixels(found, DEFAULT_LIMITS).cells is not None
+    assert found.dataset._dict[block.get_tag(0x01)].value is None
+    for number in range(2, 12):
+        block.add_new(number, "OB", bytes(200_000))
+    refused = refusal(written(made), Limits(max_header=MIB))
+    assert (refused.reason, keeps(refused)) == ("too-large", True)
+
+
+def test_floating_point_pixels_are_unsupported() -> None:
+    made = dataset()
+    del made.PixelData
+    made.add_new("FloatPixelData", "OF", bytes(64))
+    assert refusal(written(made)).reason == "unsupported"
+
+
 def test_fragments_under_a_native_syntax_are_read_for_what_they_are() -> None:
     frame = imagecodecs.jpeg2k_encode(chest(), level=0, codecformat="j2k", reversible=True, bitspersample=12)
     made = in_fragments(dataset(), uid.JPEG2000Lossless, frame)
@@ -173,7 +194,14 @@ def test_native_pixels_under_a_compressed_syntax_are_a_contradiction() -> None:
 def test_extra_bytes_behind_native_pixels_are_a_contradiction_unless_they_are_padding() -> None:
     made = dataset(chest(8).astype(np.uint8), 8)
     whole = made.PixelData
-    made.PixelData = whole + bytes(300)
+    for padding in (bytes(300), b"\7" * 14):
+        made.PixelData = whole + padding
+        assert stored_pixels(read_dicom(written(made)), DEFAULT_LIMITS).cells is not None
+    made.PixelData = whole + bytes(chest().shape[0])  # one more column, dark at its end
+    with pytest.raises(Unreadable) as caught:
+        stored_pixels(read_dicom(written(made)), DEFAULT_LIMITS)
+    assert (caught.value.reason, "Columns" in caught.value.detail) == ("contradiction", True)
+    made.PixelData = whole
     assert stored_pixels(read_dicom(written(made)), DEFAULT_LIMITS).cells is not None
     made.PixelData = chest(12).tobytes()  # 16-bit data under BitsAllocated 8
     with pytest.raises(Unreadable) as caught:
