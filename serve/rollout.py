@@ -102,6 +102,15 @@ class Follower:
         """Whether a better model than the one that serves could not be put into service."""
         return self.serving is not None and self.trouble is not None
 
+    def follow(self, *, is_lost: bool) -> None:
+        """Do once all that there is to do; `is_lost`: no replica has run for a while."""
+        if is_lost:
+            self.look_after()
+        if self.serving is None or self.is_fallback:
+            self.start()
+        self.step()
+        self.calibrate()
+
     def look_after(self) -> None:
         """Put a model into service again where none runs any more, because its files were lost while it served."""
         if self.serving is None:
@@ -299,7 +308,7 @@ class RolloutActor:
             since = time.monotonic() if replicas else since
             if time.monotonic() - last >= self._settings.core.poll_interval and self._turn.acquire(blocking=False):
                 try:
-                    self._follow(is_lost=time.monotonic() - since > LOST_AFTER)
+                    self._follower.follow(is_lost=time.monotonic() - since > LOST_AFTER)
                 finally:
                     self._turn.release()
                 last = time.monotonic()
@@ -313,11 +322,3 @@ class RolloutActor:
             }
             ledger.report(self._database, COMPONENT, figures)
             time.sleep(min(self._settings.core.poll_interval, 2.0))
-
-    def _follow(self, is_lost: bool) -> None:
-        if is_lost:
-            self._follower.look_after()
-        if self._follower.serving is None or self._follower.is_fallback:
-            self._follower.start()
-        self._follower.step()
-        self._follower.calibrate()

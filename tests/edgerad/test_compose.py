@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,3 +141,27 @@ def test_a_failed_start_leaves_nothing_and_the_next_can_begin(tmp_path: Path, mo
         os.environ.clear()
         os.environ.update(before)
     assert began == ["ray", "left"] * 2
+
+
+@pytest.mark.parametrize(
+    ("done", "digest", "trouble", "said"),
+    [
+        (True, "a" * 64, None, None),
+        (True, "a" * 64, "bundle b is damaged", {"model_digest": "a" * 64, "reason": "bundle b is damaged"}),
+        (True, None, "bundle b is damaged", {"reason": "bundle b is damaged"}),
+        (False, None, None, {"seconds": compose.FIRST_MODEL_WITHIN}),
+    ],
+)
+def test_a_start_goes_on_without_a_model_and_logs_why(
+    monkeypatch: pytest.MonkeyPatch, done: bool, digest: str | None, trouble: str | None, said: dict[str, Any] | None
+) -> None:
+    import ray
+    import structlog.testing
+
+    rollout = SimpleNamespace(trouble=SimpleNamespace(remote=lambda: trouble))
+    monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []) if done and timeout else ([], refs))
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    with structlog.testing.capture_logs() as logs:
+        compose._wait_for_model(rollout, digest)
+    assert [line["log_level"] for line in logs] == (["error"] if said else [])
+    assert not said or said.items() <= logs[0].items()

@@ -330,6 +330,25 @@ def test_a_model_that_is_lost_while_it_serves_gives_way(stage: Stage) -> None:
     assert stage.follower.is_fallback
 
 
+def test_following_leaves_a_fallback_sees_a_lost_model_and_takes_the_core_s(stage: Stage) -> None:
+    shipped = bundled_digest("pneumonia")
+    stage.wanted = NEW
+    stage.follower.follow(is_lost=False)
+    assert stage.follower.serving == NEW
+    stage.damage[NEW] = BundleError("damaged")
+    stage.follower.follow(is_lost=False)
+    assert stage.follower.serving == NEW, "what runs is not disturbed"
+    stage.wanted = None
+    stage.follower.follow(is_lost=True)
+    assert stage.follower.serving == shipped
+    stage.follower.follow(is_lost=False)
+    assert stage.follower.serving == shipped
+    stage.damage.clear()
+    stage.follower.follow(is_lost=False)
+    assert stage.follower.serving == NEW
+    assert [state for _, state in stage.noted] == ["serving", "serving", "fallback", "serving"]
+
+
 def read_cases(database: Database, digest: str, count: int, b: float, source: str = "person") -> None:
     """Write assessed images and what a person read, as if the model's logits were off by `b`."""
     rng = np.random.default_rng(count)
