@@ -107,6 +107,8 @@ def cells_of_codestream(samples: npt.NDArray[Any], precision: int, depth: Depth,
     cell = Depth(8 * samples.dtype.itemsize, min(depth.stored, precision), min(depth.high, precision - 1), depth.signed)
     words = _without_overlays(samples, cell, dataset)
     used = int(np.bitwise_or.reduce(words, axis=None))
+    if used >> precision and not depth.signed:
+        raise Unreadable("corrupt", f"decoded samples have more bits than the {precision} of their codestream")
     own = Depth(cell.allocated, precision, precision - 1, depth.signed)
     padding = _Padding.of(dataset, own)
     if cell.shift and used & ((1 << cell.shift) - 1):

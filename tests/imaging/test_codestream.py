@@ -103,3 +103,15 @@ def test_a_bomb_is_refused_before_a_decoder_is_asked(family: Family, monkeypatch
         read(with_size(frame(family), 65500, 65500))
     assert caught.value.reason == "contradiction"
     assert "Rows (0028,0010)" in caught.value.detail
+
+
+def test_samples_beyond_the_precision_of_their_codestream_are_corrupt() -> None:
+    """A lossless JPEG adds differences: damage can carry them out of the range, and no reader may guess."""
+    values = np.full((ROWS, COLUMNS), 4095, np.uint16)
+    values[50:] = 5000
+    data = bytearray(imagecodecs.jpeg_encode(values, lossless=True, predictor=1, bitspersample=16))
+    data[header_at(bytes(data)) + 4] = 12
+    made = in_fragments(dataset(np.zeros((ROWS, COLUMNS), np.uint16), 12), uid.JPEGLosslessSV1, data)
+    with pytest.raises(Unreadable) as caught:
+        stored_pixels(read_dicom(written(made)), Limits())
+    assert caught.value.reason == "corrupt"
