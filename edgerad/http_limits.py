@@ -17,6 +17,8 @@ from edgerad.webdoor import HEAD_SECONDS, MAX_HEAD_BYTES
 MAX_HEADERS = 100
 BODY_SECONDS, BODY_BYTES = 18.0, 18 * 1024
 """In each such span of time a body must bring so many bytes, about 1 KiB a second."""
+WRITE_SECONDS = 20.0
+"""Time in which a client must take some of an answer that it does not read."""
 IDLE_SECONDS = 5
 """Time that a connection may stay open between two requests."""
 IDLE, HEAD, BODY = "idle", "head", "body"
@@ -30,6 +32,7 @@ class UploadProtocol(HttpToolsProtocol):
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _phase = IDLE
     _received = _head = 0
 
@@ -51,9 +54,25 @@ class UploadProtocol(HttpToolsProtocol):
             self._watch(BODY_SECONDS if self._phase == BODY else HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._unwatch()
+        self._read_on()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the clock of an answer that is not read."""
+        super().pause_writing()
+        self._must_read()
+
+    def resume_writing(self) -> None:
+        """Stop it."""
+        self._read_on()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; one whose last answer is not read would stay open."""
+        super().timeout_keep_alive_handler()
+        self._must_read()
 
     def on_message_begin(self) -> None:
         """Begin a head."""
@@ -77,6 +96,15 @@ class UploadProtocol(HttpToolsProtocol):
         """End the request."""
         self._phase = IDLE
         super().on_message_complete()
+
+    def _must_read(self) -> None:
+        self._read_on()
+        self._unread = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def _read_on(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _watch(self, seconds: float) -> None:
         self._unwatch()

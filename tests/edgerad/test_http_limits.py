@@ -15,7 +15,12 @@ from edgerad.webdoor import MAX_HEAD_BYTES
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answer /refuse at once and everything else with the length of the body."""
+    """Answer /refuse at once, /large with 64 MiB, and everything else with the length of the body."""
+    if scope["path"] == "/large":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % 2**26)]})
+        for left in range(63, -1, -1):
+            await send({"type": "http.response.body", "body": bytes(2**20), "more_body": left > 0})
+        return
     size = 0
     while scope["path"] != "/refuse":
         message = await receive()
@@ -35,6 +40,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
     monkeypatch.setattr(http_limits, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(http_limits, "BODY_SECONDS", 0.5)
     monkeypatch.setattr(http_limits, "BODY_BYTES", 1000)
+    monkeypatch.setattr(http_limits, "WRITE_SECONDS", 0.5)
     monkeypatch.setattr(http_limits, "IDLE_SECONDS", 1)
     server = http_limits.server(echo, lifespan="off")
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -149,3 +155,27 @@ def test_a_body_that_comes_on_after_a_refusal_is_not_read_for_ever(address: tupl
         peer.sendall(head(f"Content-Length: {2**40}", target="/refuse"))
         assert peer.recv(100).startswith(b"HTTP/1.1 200")
         assert send_on(peer, bytes(10_000), 2**30, pause=0.02) < 2**30
+
+
+def test_an_answer_that_is_not_read_ends_the_connection(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, timeout=30) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.sendall(head(target="/large", method="GET"))
+        threading.Event().wait(2)
+        taken = 0
+        try:
+            while data := peer.recv(2**20):
+                taken += len(data)
+        except ConnectionError:
+            pass
+        assert taken < 2**26
+
+
+def test_an_answer_that_is_read_slowly_comes_whole(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, timeout=30) as peer:
+        peer.sendall(head("Connection: close", target="/large", method="GET"))
+        taken = 0
+        while data := peer.recv(2**20):
+            taken += len(data)
+            threading.Event().wait(0.02)
+        assert taken > 2**26
