@@ -22,8 +22,13 @@ def folder(path: Path) -> Path:
 
 
 def file(path: Path) -> Path:
-    """Make an empty file unless it is there, take the rights of group and others away, and return it. OSError."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, FILE))
+    """Make an empty file unless it is there, take the rights of group and others away, and return it. OSError.
+
+    The file is not opened: closing it would let go of all locks that this process holds on it, SQLite's included
+    (fcntl(2); https://sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    with suppress(FileExistsError):
+        os.mknod(path, FILE | stat.S_IFREG)
     tighten(path)
     return path
 

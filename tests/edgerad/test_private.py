@@ -1,7 +1,10 @@
 """What edgerad keeps is readable by its user only: with any umask, and where an older version left it open."""
 
+import fcntl
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 
 from edgerad import keyring, private, runfile
 from edgerad.audit import Anchorer
-from edgerad.database import Database
+from edgerad.database import Database, _make_private
 from edgerad.ledger import audit
 from edgerad.runfile import RunFile
 from edgerad.s3server import S3Server
@@ -101,6 +104,19 @@ def test_a_file_that_is_there_keeps_its_content(tmp_path: Path) -> None:
     path.chmod(0o666)
     assert private.file(path).read_text() == "content"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_that_this_process_holds_stays(tmp_path: Path) -> None:
+    """SQLite's locks are of this kind, and a process may have several connections to one database."""
+    path = private.file(tmp_path / "edgerad.db")
+    look = f"import fcntl; fcntl.lockf(open({str(path)!r}, 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    with path.open("r+") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        private.file(path)
+        _make_private(path)
+        refused = subprocess.run([sys.executable, "-c", look], capture_output=True, check=False)
+        assert b"BlockingIOError" in refused.stderr
+    subprocess.run([sys.executable, "-c", look], check=True)
 
 
 def test_a_database_that_lives_in_memory_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
