@@ -232,9 +232,7 @@ def test_larger_images_than_allowed_are_refused() -> None:
 def test_values_outside_the_stored_bits_are_refused(syntax: uid.UID) -> None:
     values = noise(12)
     values[10:20, 10:40] |= 1 << 12
-    made = dataset(values, 16)
-    if syntax == uid.RLELossless:
-        in_syntax(made, syntax)
+    made = in_syntax(dataset(values, 16), syntax)
     with pytest.raises(Unreadable) as caught:
         read(_with(made, 12, 11))
     assert caught.value.reason == "contradiction"
@@ -257,14 +255,14 @@ def with_overlay(made: Dataset, position: int, allocated: int = 16) -> Dataset:
     return made
 
 
-@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless])
+@pytest.mark.parametrize(
+    "syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless, uid.JPEGLosslessSV1, uid.JPEG2000Lossless]
+)
 @pytest.mark.parametrize("position", [12, 13, 15])
 def test_of_a_name_in_an_overlay_bit_nothing_is_left(syntax: uid.UID, position: int) -> None:
     values, words = letters_in_bit(position)
     assert (words != values).sum() > 100
-    made = dataset(words, 16)
-    if syntax == uid.RLELossless:
-        in_syntax(made, syntax)
+    made = in_syntax(dataset(words, 16), syntax)
     source = read(with_overlay(_with(made, 12, 11), position))
     assert np.array_equal(source.pixels, values)
     target = rewritten(source, source.pixels, made)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 from pydicom import Dataset, uid
 
 from imaging.dicom import dicom_image
@@ -21,10 +22,11 @@ from ship.deidentify import Clean, Quarantined, deidentify
 from ship.keys import SiteKey
 from ship.redaction import Redaction
 from tests.imaging.files import chest, dataset, put, reread, table, written
+from tests.imaging.test_score_or_refusal import damaged
 from tests.oracle.combinations import chosen
 from tests.oracle.writing import write
 
-KEY, WHOLE = SiteKey(bytes(range(32))), Limits(reduce_to=None)
+KEY, WHOLE = SiteKey(bytes(range(32))), Limits(min_side=1, reduce_to=None)
 BOX = Box(20, 60, 90, 80)
 CURVE = np.rint((np.arange(4096) / 4095) ** 0.6 * 65535).astype(np.uint16)
 
@@ -206,6 +208,21 @@ def test_the_inputs_of_the_reports_leave_or_are_refused_as_scoring_does(shared: 
         "private_syntax": "unsupported",
         "rescale_slope_0": "undecodable",
     }
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(damaged())
+def test_whatever_is_done_to_a_valid_file_it_leaves_as_it_was_read_or_stays_as_scoring_refuses_it(data: bytes) -> None:
+    refusal, result = why_not_read(data), deidentify(data, KEY)
+    if refusal is None:
+        assert isinstance(result, Clean), result
+        outside = ~px.mask(values(), [BOX])
+        before, after = rendering(data).displayed, rendering(result.data).displayed
+        assert before.shape == after.shape == outside.shape
+        assert np.allclose(before[outside], after[outside], rtol=1e-9, atol=1e-9)
+    else:
+        assert isinstance(result, Quarantined)
+        assert result.detail == refusal
 
 
 def explained() -> Dataset:
