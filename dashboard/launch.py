@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dashboard.theme import OPTIONS
-from edgerad.settings import Settings
+from edgerad.sections import TelemetrySettings
+from edgerad.settings import Settings, SettingsError, load_settings
+from edgerad.telemetry import configure_logging
 
 APP = Path(__file__).parent / "app.py"
 PR_SET_PDEATHSIG = 1
@@ -100,6 +102,15 @@ def application(host: str, allowed_hosts: list[str]) -> Any:
     return App(APP, middleware=[door])
 
 
+def set_up_logs() -> None:
+    """Log as the settings say, and keep the warnings of libraries that quote patient data out of the log."""
+    try:
+        telemetry = load_settings().telemetry
+    except SettingsError:  # the pages say what is wrong with the settings
+        telemetry = TelemetrySettings()
+    configure_logging(telemetry)
+
+
 def serve(host: str, port: int, allowed_hosts: list[str]) -> None:
     """Serve the dashboard until the process is told to end."""
     import uvicorn
@@ -126,6 +137,7 @@ def main() -> None:
     """Serve until the process that started this one ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    set_up_logs()
     host, port, *allowed_hosts = sys.argv[1:]
     serve(host, int(port), allowed_hosts)
 

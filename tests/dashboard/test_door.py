@@ -2,6 +2,8 @@
 
 import http.server
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,6 +148,18 @@ def test_the_address_that_is_told_is_one_that_answers(edge: Edge, tmp_path: Path
         assert httpx.get(told, headers={"Host": "evil.example"}).status_code == 403
         if host == "0.0.0.0":  # noqa: S104
             assert httpx.get(told.replace("localhost", "127.0.0.1")).status_code == 200
+
+
+@pytest.mark.parametrize("wrong", [{}, {"EDGERAD_DASHBOARD__PORT": "none"}])
+def test_the_log_holds_no_warning_of_a_library_that_quotes_a_patient(
+    edge: Edge, tmp_path: Path, wrong: dict[str, str]
+) -> None:
+    code = "from dashboard import launch; launch.set_up_logs(); import warnings; warnings.warn('Doe' + '^Jane')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=edge.environment | wrong, capture_output=True, text=True, check=True
+    )
+    assert "a library warns" in done.stderr
+    assert "Doe^Jane" not in done.stdout + done.stderr
 
 
 class Elsewhere(http.server.BaseHTTPRequestHandler):
