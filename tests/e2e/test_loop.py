@@ -14,6 +14,7 @@ from deploy.demo_full import environment
 from deploy.kafka import Kafka
 from edgerad.phantom import write_set
 
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 pytestmark = [pytest.mark.ray, pytest.mark.tf, pytest.mark.timeout(1500)]
 
 
@@ -58,10 +59,14 @@ def test_the_whole_loop_over_kafka_ceph_and_postgresql(kafka_broker: Kafka, ceph
         assert len(summary["models_served"]) == 2
 
 
-def test_own_files_are_all_accounted_for(tmp_path: Path) -> None:
+def test_own_files_are_all_accounted_for_behind_a_dead_proxy_and_under_a_long_tmpdir(tmp_path: Path) -> None:
+    long = tmp_path / ("long-" * 20)
+    long.mkdir()
+    dead = "http://127.0.0.1:9"  # the discard port, on which nobody listens
+    around = {**dict.fromkeys(PROXIES, dead), "TMPDIR": str(long), "LC_ALL": "C"}
     write_set(tmp_path / "xrays", 20, seed=3, size=512, labels_as_folders=False)
     (tmp_path / "xrays" / "note.dcm").write_text("not a DICOM file")
-    summary = demo("--images", str(tmp_path / "xrays"))
+    summary = demo("--images", str(tmp_path / "xrays"), env=around)
     account_is_complete(summary)
     assert summary["images"]["fed"] == 21
     assert summary["training"]["state"].startswith("none")
