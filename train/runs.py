@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from edgerad import clock
 from edgerad.records import TrainingRun, now
 from edgerad.telemetry import get_logger
 
@@ -156,7 +157,7 @@ def _running(session: Session, finding: str, *, lock: bool = False) -> TrainingR
 
 
 def _is_silent(run: TrainingRun) -> bool:
-    return now() - run.seen_at > LEASE
+    return clock.has_passed(LEASE, run.seen_at, now())
 
 
 def _end(run: TrainingRun, state: str, error: str | None) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from edgerad import registry
 from edgerad.audit import verify
 from edgerad.database import Database
-from edgerad.records import TrainingRun
+from edgerad.records import TrainingRun, now
 from edgerad.store import StoreUnavailable
 from serve.shelf import bundled_digest
 from tests.train.bench import FINDING, NEEDED, NEW, Bench
@@ -40,6 +42,20 @@ def test_a_run_whose_core_died_is_taken_up_as_it_was(bench: Bench) -> None:
     first, second = bench.plans
     assert (first.run_id, first.references) == (second.run_id, second.references), "with the labels of then"
     assert other.is_due(), "the labels that came meanwhile start the next one"
+
+
+def test_a_sign_of_life_by_a_clock_that_was_ahead_keeps_no_run_waiting(bench: Bench) -> None:
+    bench.label()
+    bench.trouble = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        bench.core().retrain()
+    bench.trouble = None
+    with bench.database.write() as session:
+        for run in session.scalars(select(TrainingRun)):
+            run.seen_at = now() + timedelta(hours=10)
+    taken = bench.core().retrain()
+    assert taken is not None
+    assert (taken.state, taken.attempts) == ("succeeded", 2)
 
 
 def test_a_run_that_outlives_core_after_core_is_given_up(bench: Bench) -> None:
