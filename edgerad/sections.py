@@ -148,7 +148,7 @@ class ReceiverSettings(Section):
     calling_ae_titles: tuple[str, ...] = Field((), description="AE titles that may connect; empty: all.")
     addresses: tuple[str, ...] = Field((), description="IP addresses or networks that may connect; empty: all.")
     max_associations: int = Field(64, ge=1, description="Associations at a time.")
-    network_timeout: Seconds = Field(60.0, description="Seconds of silence after which an association ends.")
+    network_timeout: Seconds = Field(60.0, gt=0, description="Seconds of silence after which an association ends.")
     max_object_bytes: int = Field(512 * 2**20, ge=1, description="Largest data set accepted, bytes.")
 
     @field_validator("addresses")
