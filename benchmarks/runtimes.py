@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 from benchmarks import images
 from benchmarks.contenders import CONTENDERS, Contender, Inputs, Logits, convert
+from imaging.refusal import Unreadable
 from serve.bundle import Bundle, bundled_keys, bundled_model, load_bundle
 from serve.decode import decode
 from serve.preprocess import preprocess
-from imaging.refusal import Unreadable
 from train.dataset import kermany_patient, load_labelled_folder, split_by_group
 from train.evaluate import auroc
 from train.pretrain import SEED, VALIDATION_SHARE

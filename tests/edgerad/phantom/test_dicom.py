@@ -12,9 +12,9 @@ import simplejpeg
 from numpy.typing import NDArray
 from pydicom import uid
 
-from imaging.display import picture
 from edgerad.phantom import SYNTAXES, PhantomSpec, Syntax, TextStyle, identity, random_spec, render, to_dicom, to_jpeg
 from edgerad.phantom.spec import Photometric, Storage
+from imaging.display import picture
 
 SPEC = PhantomSpec(seed=5, rows=200, cols=256, finding="consolidation", severity=0.8, patient=3)
 TYPE_1 = {
