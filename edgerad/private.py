@@ -10,7 +10,7 @@ from pathlib import Path
 FOLDER, FILE = 0o700, 0o600
 OTHERS = 0o077
 """The mode bits of group and others."""
-KEPT = ("keys", "run", "s3", "models", "spool", "train", "cache", "audit-anchors.jsonl")
+KEPT = ("keys", "run", "s3", "models", "spool", "spool-stow", "train", "cache", "audit-anchors.jsonl")
 """What edgerad keeps in `data_dir`, besides the database, which edgerad/database.py takes care of."""
 
 

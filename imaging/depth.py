@@ -153,12 +153,15 @@ class _Padding:
         return _signed(number, self.depth.allocated) if self.depth.signed else number % (1 << self.depth.allocated)
 
     def _within(self, number: int, cell: Depth) -> int:
+        """Return a padding number as a value of the stored bits, or as one outside them, which no pixel has."""
         half = 1 << (cell.stored - 1)
         low, high = (-half, half - 1) if cell.signed else (0, 2 * half - 1)
         word = number % (1 << cell.allocated)
         for value in (number, _signed(word, cell.allocated) if cell.signed else word):
             if low <= value <= high:
                 return value
+        if not cell.shift and number >= 2 * half:
+            return number
         word >>= cell.shift  # written as the words are: left-justified
         return _signed(word, cell.stored) if cell.signed else word % (1 << cell.stored)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imaging.greyscale import Rendering, fill_padding, pipeline_of, render
+from imaging.greyscale import Rendering, applied_to, fill_padding, pipeline_of, render
 from imaging.limits import DEFAULT_LIMITS, Limits
 from imaging.part10 import DicomFile, read_dicom
 from imaging.refusal import Unreadable
@@ -64,7 +64,8 @@ def _image(file: DicomFile, limits: Limits) -> DicomImage:
     if found.cells is None:
         assert found.rgb is not None  # noqa: S101 - one of the two is there
         return DicomImage(found.image, file.header, None, np.asarray(reduce_pixels(found.rgb, limits.reduce_to)))
-    pipeline = pipeline_of(file.dataset, signed=found.cells.signed, little_endian=file.little_endian)
+    steps = pipeline_of(file.dataset, signed=found.cells.signed, little_endian=file.little_endian)
+    pipeline = applied_to(steps, found.cells)
     # Reducing before the tables saves most of the time: on neighbouring pixels the tables are as good as linear.
     values, image = reduce_pixels(fill_padding(pipeline, found.cells, in_place=True), limits.reduce_to), found.image
     del found  # the pixels at full resolution

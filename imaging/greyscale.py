@@ -7,7 +7,7 @@ C.11.6).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -60,6 +60,13 @@ class Pipeline:
     inverted: bool
     """Whether the lowest value shows white: MONOCHROME1, or PresentationLUTShape INVERSE; both together invert once
     (PS3.3 C.8.11.3.1.2)."""
+    ignored: Table | Window | None = None
+    """The VOI step of the file that is not applied, because it hides most of the image."""
+
+    @property
+    def declared_voi(self) -> Table | Window | None:
+        """The VOI step of the file, whether it is applied or not."""
+        return self.voi or self.ignored
 
     @property
     def rescaled_is_plain(self) -> bool:
@@ -126,12 +133,28 @@ def window_of(dataset: Dataset) -> Window | None:
     return Window(centers[0], widths[0], function)  # type: ignore[arg-type]
 
 
+def applied_to(pipeline: Pipeline, cells: Cells) -> Pipeline:
+    """Return the steps that are applied to these pixels: without a VOI step that hides most of the image.
+
+    A reader can change a narrow window (for the spine, say); the model cannot, and gets the whole range.
+    """
+    if pipeline.voi is None:
+        return pipeline
+    step = max(1, int((cells.values.size / SAMPLE) ** 0.5))
+    sample = cells.values[::step, ::step]
+    if cells.padding is not None:
+        first, last = cells.padding
+        real = sample[(sample < first) | (sample > last)]
+        sample = real if real.size else sample
+    plain = pipeline.modality_values(sample)
+    if _inside(pipeline.voi(plain)) >= MIN_WINDOW_SHARE * _inside(plain):
+        return pipeline
+    return replace(pipeline, voi=None, ignored=pipeline.voi)
+
+
 def render(pipeline: Pipeline, values: Array) -> Rendering:
     """Apply all steps to stored values, padding already filled by `fill_padding`, at any reduction."""
-    modality = pipeline.modality_values(values)
-    if pipeline.voi is not None and _hides(pipeline.voi, modality):
-        return Rendering(modality, None, pipeline.voi, pipeline.inverted)
-    return Rendering(modality, pipeline.voi, None, pipeline.inverted)
+    return Rendering(pipeline.modality_values(values), pipeline.voi, pipeline.ignored, pipeline.inverted)
 
 
 def fill_padding(pipeline: Pipeline, cells: Cells, *, in_place: bool = False) -> Array:
@@ -171,16 +194,6 @@ def darkest(pipeline: Pipeline, low: Any, high: Any) -> Any:
         shown = np.asarray(modality, np.float64)
     rising = shown[0] <= shown[1]
     return low if rising != pipeline.inverted else high
-
-
-def _hides(voi: Table | Window, modality: Array) -> bool:
-    """Return whether a VOI step clips so much that another part than the chest is shown.
-
-    A reader can change a narrow window (for the spine, say); the model cannot, and gets the whole range.
-    """
-    step = max(1, int((modality.size / SAMPLE) ** 0.5))
-    plain = modality[::step, ::step]
-    return _inside(voi(plain)) < MIN_WINDOW_SHARE * _inside(plain)
 
 
 def _inside(values: Array) -> float:

@@ -28,6 +28,7 @@ LONG_VRS: Final = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"
 LARGE_VALUE: Final = 256 * 1024
 """Bytes of a value that is not kept: no attribute that says whose image it is, or how its pixels are read, has more."""
 MAX_META: Final = 64 * 1024
+INFLATE_SLICE: Final = 64 * 1024
 INFLATED_HEADER: Final = 8 * MIB
 """Of a deflated file that is only looked at, the first bytes of the data set that are kept."""
 
@@ -81,7 +82,7 @@ def layout(data: Buffer, limits: Limits = DEFAULT_LIMITS, keep: int | None = Non
     syntax, start = meta_of(data)
     body: Buffer = data
     if syntax == uid.DeflatedExplicitVRLittleEndian:
-        body, start = _inflate(data[start:], limits, keep), 0
+        body, start = _inflate(data, start, limits, keep), 0
     implicit, little = encoding_of(syntax, body, start)
     pixels, end, truncated = _walk(body, start, implicit, little, limits)
     return Layout(syntax, implicit, little, body, start, pixels, end, truncated)
@@ -107,23 +108,29 @@ def meta_of(data: Buffer) -> tuple[str | None, int]:
     return syntax or None, offset
 
 
-def _inflate(data: bytes | bytearray, limits: Limits, keep: int | None) -> bytearray:
-    """Inflate, up to the byte limit; what lies beyond `keep` is counted and dropped."""
+def _inflate(data: Buffer, at: int, limits: Limits, keep: int | None) -> bytearray:
+    """Inflate from `at` on, up to the byte limit; what lies beyond `keep` is counted and dropped.
+
+    The data are taken in slices, because zlib copies what it did not consume at every call. When all of them are
+    consumed, zlib may still hold output.
+    """
     inflater, kept, size = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 0
-    rest: bytes | bytearray = data
-    while rest and not inflater.eof:
+    while not inflater.eof:
+        piece = inflater.unconsumed_tail
+        if not piece:
+            piece = bytes(data[at : at + INFLATE_SLICE])
+            at += len(piece)
         try:
-            part = inflater.decompress(rest, MIB)
+            part = inflater.decompress(piece, MIB)
         except zlib.error:
             raise Unreadable("corrupt", "the deflated data set does not inflate") from None
+        if not piece and not part:
+            raise Unreadable("truncated", "the deflated data set ends too early")
         if keep is None or size < keep:
             kept += part
         size += len(part)
-        rest = inflater.unconsumed_tail
         if size > limits.max_bytes:
             raise Unreadable("too-large", f"the deflated data set exceeds {limits.max_bytes} bytes")
-    if not inflater.eof:
-        raise Unreadable("truncated", "the deflated data set ends too early")
     return kept
 
 

@@ -61,13 +61,14 @@ def _write_tone(dataset: Dataset, source: Source, original: Dataset) -> None:
     elif not pipeline.rescaled_is_plain or text(original, "RescaleSlope") or text(original, "RescaleIntercept"):
         _write(dataset, "RescaleIntercept", pipeline.intercept)
         _write(dataset, "RescaleSlope", pipeline.slope)
-    if isinstance(pipeline.voi, Table):
-        dataset.VOILUTSequence = Sequence([_item(pipeline.voi)])
-    elif isinstance(pipeline.voi, Window):
-        _write(dataset, "WindowCenter", pipeline.voi.center)
-        _write(dataset, "WindowWidth", pipeline.voi.width)
-        if pipeline.voi.function != "LINEAR" or text(original, "VOILUTFunction"):
-            dataset.VOILUTFunction = pipeline.voi.function
+    voi = pipeline.declared_voi
+    if isinstance(voi, Table):
+        dataset.VOILUTSequence = Sequence([_item(voi)])
+    elif isinstance(voi, Window):
+        _write(dataset, "WindowCenter", voi.center)
+        _write(dataset, "WindowWidth", voi.width)
+        if voi.function != "LINEAR" or text(original, "VOILUTFunction"):
+            dataset.VOILUTFunction = voi.function
     if (shape := code(original, "PresentationLUTShape")) in ("IDENTITY", "INVERSE"):
         dataset.PresentationLUTShape = shape
 

@@ -16,7 +16,7 @@ from pydicom import Dataset
 
 from imaging.attributes import named
 from imaging.depth import Cells, declared_depth
-from imaging.greyscale import pipeline_of
+from imaging.greyscale import applied_to, pipeline_of
 from imaging.limits import Limits, check_size
 from imaging.part10 import DicomFile
 from imaging.refusal import Unreadable
@@ -64,7 +64,7 @@ def decode_dicom(file: DicomFile, limits: Limits) -> Source:
     cells = found.cells
     _check_overlays(file.dataset, cells)
     pipeline = pipeline_of(file.dataset, signed=cells.signed, little_endian=file.little_endian)
-    tone = Tone(pipeline, _within_bits(cells))
+    tone = Tone(applied_to(pipeline, cells), _within_bits(cells))
     return Source(np.ascontiguousarray(cells.values), found.image.photometric, cells.bits, cells.signed, tone)
 
 

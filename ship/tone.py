@@ -71,7 +71,7 @@ class Tone:
             self.padding == other.padding
             and one.inverted == two.inverted
             and _alike(one.modality or _rescale(one), two.modality or _rescale(two))
-            and _alike(one.voi, two.voi)
+            and _alike(one.declared_voi, two.declared_voi)
         )
 
 

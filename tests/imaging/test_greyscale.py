@@ -221,6 +221,22 @@ def test_padding_shows_black_and_squeezes_nothing(voi: str, photometric: str, va
     assert alike(model, shown) > 0.999
 
 
+@pytest.mark.parametrize("falling", ["table", "slope"])
+def test_padding_follows_no_voi_step_that_is_ignored(falling: str) -> None:
+    padded = np.zeros(PLAIN.shape, bool)
+    padded[:, :36] = True
+    made = dataset(np.where(padded, 0, np.clip(PLAIN, 1, 4095)).astype(np.uint16))
+    put(made, "PixelPaddingValue", "US", 0)
+    if falling == "table":  # of a few values only: it hides the chest
+        made.VOILUTSequence = table([100, 2000, 16], CURVE[:100][::-1].tobytes(), "OW")
+    else:
+        made.RescaleSlope, made.RescaleIntercept = "-1", "4095"
+        made.WindowCenter, made.WindowWidth = "2000", "3"
+    found = rendering(written(made))
+    assert found.ignored is not None
+    assert unit(found.displayed)[padded].max() < 0.02
+
+
 def test_a_window_that_shows_nothing_is_ignored_and_the_page_says_so() -> None:
     data = written(dataset(WindowCenter="2000", WindowWidth="2"))
     assert rendering(data).ignored == Window(2000, 2)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from imaging.greyscale import Pipeline, Rendering, fill_padding, pipeline_of, render
+from imaging.greyscale import Pipeline, Rendering, applied_to, fill_padding, pipeline_of, render
 from imaging.limits import DEFAULT_LIMITS
 from imaging.part10 import read_dicom
 from imaging.refusal import Unreadable
@@ -48,7 +48,8 @@ class Ours:
         file = read_dicom(path.read_bytes())
         cells = stored_pixels(file, DEFAULT_LIMITS).cells
         assert cells is not None
-        self.pipeline: Pipeline = pipeline_of(file.dataset, signed=cells.signed, little_endian=file.little_endian)
+        steps = pipeline_of(file.dataset, signed=cells.signed, little_endian=file.little_endian)
+        self.pipeline: Pipeline = applied_to(steps, cells)
         self.stored: NDArray[np.int64] = cells.values.astype(np.int64)
         self.rescaled: Values = self.pipeline.modality_values(cells.values).astype(np.float64)
         self.padding = cells.padding
