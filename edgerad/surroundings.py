@@ -35,10 +35,15 @@ def prepare() -> None:
     Call it before such a library is imported.
     """
     exempt_loopback(os.environ)
-    os.environ.update(SILENT)
+    silence()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def silence() -> None:
+    """Keep libraries from reporting to their makers."""
+    os.environ.update(SILENT)
 
 
 def exempt_loopback(environment: MutableMapping[str, str]) -> None:

@@ -47,6 +47,8 @@ MAX_QUEUED = 4
 """Requests that may wait for their answer; one is what is negotiated (PS3.7 D.3.3.3)."""
 GIVE_WAY_SECONDS = 10.0
 """When all places are taken, an association that has sent nothing for so long is ended for a new one."""
+ABORT_SENT_SECONDS = 2.0
+"""Longest wait for the upper layer to send its last PDU before the connection is closed."""
 ABORTS = frozenset({"AA-1", "AA-8"})
 """Actions of the state machine that send an A-ABORT (PS3.8 table 9-9)."""
 COMMAND, LAST = 0x01, 0x02
@@ -259,6 +261,12 @@ class GuardedAssociation(Association):  # type: ignore[misc]
             if self.dimse.discard() and not self._reason:
                 self.policy.note("broken", "transfer-broken")
             self._peer.close()  # pynetdicom leaves it open where the peer closed first
+
+    def _run_reactor(self) -> None:
+        """Serve; pynetdicom then shuts the connection down, also under an A-ABORT that is about to be sent."""
+        super()._run_reactor()
+        if self.is_aborted:
+            self.dul.join(ABORT_SENT_SECONDS)
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         if not isinstance(msg, Arrival):

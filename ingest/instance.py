@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import struct
+import os
 import threading
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,7 +14,7 @@ from pydicom.tag import Tag
 
 from edgerad.store import ObjectGone, ObjectStore
 from edgerad.upload import put_in_parts
-from imaging.guard import check_file
+from imaging.guard import MAX_META, check_file, meta_of
 from imaging.limits import DEFAULT_LIMITS, Limits
 from imaging.refusal import Unreadable
 
@@ -33,10 +33,6 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 """Deflated Explicit VR Little Endian: its file says nothing about its size."""
 _LOOKS = threading.BoundedSemaphore(2)
 """Files that this process looks into at a time: each may take some ten MB, however many senders there are."""
-PREAMBLE = 132
-"""Bytes before the file meta information: 128 of preamble and DICM (PS3.10 7.1)."""
-LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-"""Value representations whose length has 32 bits (PS3.5 7.1.2)."""
 STORAGE_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
     "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
@@ -90,8 +86,6 @@ def content_hash(transfer_syntax: str) -> _Hash:
 def content_digest(file: BinaryIO) -> str:
     """Return the digest of `content_hash` for a DICOM file (PS3.10), read in pieces."""
     syntax, offset = _file_meta(file)
-    if offset >= file.seek(0, 2):  # a length that leads past the end: everything counts
-        syntax, offset = "", 0
     file.seek(offset)
     hashed = content_hash(syntax)
     while piece := file.read(2**20):
@@ -100,31 +94,13 @@ def content_digest(file: BinaryIO) -> str:
 
 
 def _file_meta(file: BinaryIO) -> tuple[str, int]:
-    """Return the transfer syntax and where the data set begins; the file's beginning where there is no file meta.
-
-    File meta information is explicit VR little endian (PS3.10 7.1). It ends with the first element of another group.
-    """
-    file.seek(PREAMBLE - 4)
-    if file.read(4) != b"DICM":
+    """Return the transfer syntax and where the data set begins; the file's beginning where there is no file meta."""
+    file.seek(0)
+    try:
+        syntax, offset = meta_of(file.read(MAX_META + 1))
+    except Unreadable:
         return "", 0
-    syntax = ""
-    while True:
-        start = file.tell()
-        head = file.read(8)
-        if len(head) < 8 or head[:2] != b"\x02\x00":
-            return syntax, start
-        element, vr, length = struct.unpack("<2xH2sH", head)
-        if not (vr.isalpha() and vr.isupper()):
-            return "", 0
-        if vr in LONG_VRS:
-            rest = file.read(4)
-            if len(rest) < 4:
-                return syntax, start
-            length = struct.unpack("<L", rest)[0]
-        if element == 0x0010 and length <= 128:
-            syntax = file.read(length).decode("ascii", "replace").rstrip(" \0")
-        else:
-            file.seek(length, 1)
+    return (syntax or "", offset) if offset < file.seek(0, os.SEEK_END) else ("", 0)
 
 
 def identify(file: BinaryIO, max_bytes: int) -> Instance:

@@ -13,15 +13,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
+from edgerad import surroundings
 from ship.boxes import Box
 from ship.graphs import simplified
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 Grey = npt.NDArray[np.uint8]
 
@@ -77,6 +80,9 @@ _GENERATIONS = (
 
 
 def _session(model: bytes, threads: int) -> ort.InferenceSession:
+    surroundings.silence()  # it reports home unless told otherwise before it is imported
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from deploy.ceph import Ceph
 from deploy.kafka import Kafka
@@ -234,3 +235,11 @@ def ray_cluster() -> Iterator[None]:
                     raise
         yield
         ray.shutdown()
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    """Return what is logged. Nothing is printed: a thread that prints while pytest puts back standard output can crash
+    the interpreter."""
+    with structlog.testing.capture_logs() as found:
+        yield found

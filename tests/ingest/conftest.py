@@ -7,12 +7,12 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import structlog
 
 from edgerad.database import Database
+from edgerad.s3server import S3Server
+from edgerad.store import ObjectStore, StoreConfig
 
 
 @pytest.fixture
@@ -22,14 +22,6 @@ def database(empty_database: Path, tmp_path: Path) -> Iterator[Database]:
     database = Database(f"sqlite:///{path}")
     yield database
     database.close()
-
-
-@pytest.fixture
-def logs() -> Iterator[list[Any]]:
-    """Return what is logged. Nothing is printed: a thread that prints while pytest puts back standard output can crash
-    the interpreter."""
-    with structlog.testing.capture_logs() as found:
-        yield found
 
 
 @pytest.fixture
@@ -44,3 +36,20 @@ def collected_sockets() -> Iterator[None]:
     yield
     log.setLevel(level)
     gc.collect()
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A bucket of an embedded store."""
+    with S3Server(tmp_path_factory.mktemp("s3"), "ak", "sk") as server:
+        store = ObjectStore(StoreConfig(server.endpoint_url, "xray", "ak", "sk", max_attempts=1))
+        store.ensure_bucket()
+        yield store
+
+
+@pytest.fixture
+def store(bucket: ObjectStore) -> ObjectStore:
+    """The bucket, empty."""
+    for item in list(bucket.list()):
+        bucket.delete(item.key)
+    return bucket

@@ -259,10 +259,11 @@ def test_a_silent_association_gives_way_when_all_places_are_taken(
 def test_an_association_that_waits_for_us_does_not_give_way(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, data_set: bytes
 ) -> None:
-    stored = threading.Event()
+    storing, stored = threading.Event(), threading.Event()
     put = ObjectStore.put
 
     def slow(*arguments: Any, **options: Any) -> Any:
+        storing.set()
         stored.wait(20)
         return put(*arguments, **options)
 
@@ -271,7 +272,7 @@ def test_an_association_that_waits_for_us_does_not_give_way(
     with peer(receiver.address) as sender, peer(receiver.address):
         for data in store_request(data_set + struct.pack("<HH2sHL", 0xFFFC, 0xFFFC, b"OB", 0, 0)):
             sender.send(data)
-        assert until(lambda: len(receiver._server.active_associations) == 2)
+        assert storing.wait(20)
         with peer(receiver.address):
             stored.set()
             assert sender.status() == 0

@@ -16,9 +16,8 @@ from fastapi.testclient import TestClient
 
 from edgerad import http_limits, ids
 from edgerad.phantom import random_spec, render, to_dicom
-from edgerad.s3server import S3Server
 from edgerad.sections import GatewaySettings
-from edgerad.store import ObjectStore, StoreConfig
+from edgerad.store import ObjectStore
 from ingest.gateway import UNNAMED, Doors, NotDurable, create_app, listen
 from ingest.spool import Spool
 
@@ -43,15 +42,6 @@ class Kafka:
 def kafka() -> Kafka:
     """A Kafka."""
     return Kafka()
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """A bucket of an embedded store."""
-    with S3Server(tmp_path_factory.mktemp("s3"), "ak", "sk") as server:
-        store = ObjectStore(StoreConfig(server.endpoint_url, "xray", "ak", "sk", max_attempts=1))
-        store.ensure_bucket()
-        yield store
 
 
 @pytest.fixture

@@ -18,30 +18,12 @@ from pynetdicom.sop_class import CTImageStorage, Verification
 
 from deploy.orthanc import Orthanc
 from edgerad.phantom import random_spec, render, to_dicom
-from edgerad.s3server import S3Server
 from edgerad.sections import ReceiverSettings
-from edgerad.store import ObjectStore, StoreConfig, StoreUnavailable
+from edgerad.store import ObjectStore, StoreUnavailable
 from ingest.instance import STORAGE_CLASSES, content_digest, identify, object_key
 from ingest.receiver import Receiver, may_connect
 
 pytestmark = pytest.mark.usefixtures("logs")
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """A bucket of an embedded store."""
-    with S3Server(tmp_path_factory.mktemp("s3"), "ak", "sk") as server:
-        store = ObjectStore(StoreConfig(server.endpoint_url, "xray", "ak", "sk", max_attempts=1))
-        store.ensure_bucket()
-        yield store
-
-
-@pytest.fixture
-def store(bucket: ObjectStore) -> ObjectStore:
-    """The bucket, empty."""
-    for item in list(bucket.list()):
-        bucket.delete(item.key)
-    return bucket
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import resource
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgerad.phantom import random_spec, render, to_dicom
-from edgerad.s3server import S3Server
 from edgerad.sections import GatewaySettings
-from edgerad.store import ObjectStore, StoreConfig, StoreFull, StoreUnavailable
+from edgerad.store import ObjectStore, StoreFull, StoreUnavailable
 from ingest import instance
 from ingest.gateway import Doors, create_app
 from ingest.multipart import MAX_HEADERS, BodyLimits, MultipartError, write_parts
@@ -29,23 +28,6 @@ pytestmark = pytest.mark.usefixtures("logs")
 XRAYS = [to_dicom(render(random_spec((50, number), size=256))) for number in range(3)]
 CANNOT_UNDERSTAND, NOT_SUPPORTED, PROCESSING_FAILURE, OUT_OF_RESOURCES = 0xC000, 0x0122, 0x0110, 0xA700
 LIMITS = BodyLimits(body_bytes=50 * 2**20, parts=20, part_bytes=2**20)
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """A bucket of an embedded store."""
-    with S3Server(tmp_path_factory.mktemp("s3"), "ak", "sk") as server:
-        store = ObjectStore(StoreConfig(server.endpoint_url, "xray", "ak", "sk", max_attempts=1))
-        store.ensure_bucket()
-        yield store
-
-
-@pytest.fixture
-def store(bucket: ObjectStore) -> ObjectStore:
-    """The bucket, empty."""
-    for item in list(bucket.list()):
-        bucket.delete(item.key)
-    return bucket
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from edgerad.store import ObjectStore, StoreConfig
 from ingest.receiver import Receiver
 
 PHANTOM = render(random_spec(5, size=224))
+pytestmark = pytest.mark.usefixtures("logs")
 
 
 @pytest.fixture(scope="module")
