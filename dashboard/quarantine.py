@@ -17,9 +17,8 @@ from dashboard import parts, viewer
 from edgerad import quarantine
 from edgerad.quarantine import Rectangle, Waiting
 from edgerad.store import ObjectStore, StoreError
-from imaging.display import NotDisplayable, Picture, picture
+from imaging.display import LIMITS, NotDisplayable, Picture, picture
 
-MAX_BYTES = 256 * 2**20
 SHOWN_SIDE = 1400
 _NO_PADDING = {"left": 0, "top": 0, "right": 0, "bottom": 0}
 DRAWN_ON_SIDE = 600
@@ -108,7 +107,7 @@ def _facts(case: Waiting) -> None:
 # A resource and not data: data would be pickled and copied at every move of a slider.
 @st.cache_resource(max_entries=4, ttl=900, show_spinner="Fetching the image")
 def _fetch(_store: ObjectStore, bucket: str, key: str, etag: str | None) -> Picture:  # noqa: ARG001 - bucket is a key
-    return picture(_store.get(key, etag=etag, limit_bytes=MAX_BYTES))
+    return picture(_store.get(key, etag=etag, limit_bytes=LIMITS.max_bytes))
 
 
 def _fetched(store: ObjectStore, case: Waiting) -> Picture | None:

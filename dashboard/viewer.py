@@ -7,9 +7,8 @@ import streamlit as st
 from dashboard import heat, parts
 from edgerad.scoring import ActivationMap
 from edgerad.store import ObjectStore, StoreError
-from imaging.display import NotDisplayable, Picture, picture, png
+from imaging.display import LIMITS, NotDisplayable, Picture, picture, png
 
-MAX_BYTES = 256 * 2**20
 KEPT_SIDE = 4096
 """Longer side, pixels, of what is kept in memory for zooming: full resolution for all but the largest detectors."""
 SHOWN_SIDE = 1400
@@ -22,7 +21,7 @@ CAVEAT = (
 # A resource and not data: data would be pickled and copied at every move of a slider.
 @st.cache_resource(max_entries=4, ttl=900, show_spinner="Fetching the image")
 def _fetch(_store: ObjectStore, bucket: str, key: str, etag: str | None) -> Picture:  # noqa: ARG001 - bucket is a key
-    return picture(_store.get(key, etag=etag, limit_bytes=MAX_BYTES)).part(1.0, 0.5, 0.5, KEPT_SIDE)
+    return picture(_store.get(key, etag=etag, limit_bytes=LIMITS.max_bytes)).part(1.0, 0.5, 0.5, KEPT_SIDE)
 
 
 def show(store: ObjectStore, key: str, etag: str | None, name: str, activation: ActivationMap | None = None) -> None:

@@ -195,7 +195,7 @@ class ServeSettings(Section):
     )
     downscale_delay: Seconds = Field(30.0, description="Seconds of low load before a replica goes.")
     max_queued_requests: int = Field(64, ge=1, description="Calls that wait in a router before it pushes back.")
-    max_object_bytes: int = Field(256 * 2**20, ge=1, description="Largest object that is fetched to be scored.")
+    max_object_bytes: int = Field(160 * 2**20, ge=1, description="Largest object that is fetched to be scored.")
     max_pixels: int = Field(64_000_000, ge=1, description="Most pixels of an image that is decoded.")
     view_threshold: float = Field(
         0.25, ge=-9, le=1, description="Least likeness to a frontal chest, about -1 to 1, to be scored; -9 scores all."

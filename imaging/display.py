@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from imaging.dicom import dicom_image, is_dicom
 from imaging.greyscale import Rendering, Window
-from imaging.limits import MIB, Limits
+from imaging.limits import Limits
 from imaging.pictures import JPEG_MAGIC, PNG_MAGIC, read_jpeg, read_png
 from imaging.refusal import Unreadable
 
-LIMITS = Limits(max_bytes=256 * MIB, min_side=1, reduce_to=2048)
+LIMITS = Limits(min_side=1, reduce_to=2048)
 """An image with a shorter side of up to 4,095 pixels is shown as it is."""
 Grey = npt.NDArray[np.uint8]
 Values = npt.NDArray[Any]
