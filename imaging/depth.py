@@ -5,7 +5,7 @@ PS3.5 8.1.1 (pixel cells), PS3.3 C.7.6.3. Bits that retired overlays claim by Ov
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,12 +94,18 @@ def cells_of(words: Words, depth: Depth, dataset: Dataset) -> Cells:
     raise Unreadable("contradiction", what)
 
 
-def cells_of_codestream(samples: npt.NDArray[Any], precision: int, depth: Depth, dataset: Dataset) -> Cells:
+def cells_of_codestream(
+    samples: npt.NDArray[Any], precision: int, depth: Depth, dataset: Dataset, *, knows_sign: bool
+) -> Cells:
     """Return the values of a decoded codestream, which knows its own depth: it decides where the header differs.
 
-    `samples` are signed only where the codestream says so (JPEG 2000). Elsewhere PixelRepresentation (0028,0103) tells
-    whether they are two's complement.
+    `knows_sign` says that the codestream tells whether samples are signed (JPEG 2000). Elsewhere PixelRepresentation
+    (0028,0103) tells whether they are two's complement.
     """
+    if knows_sign and integer(dataset, "PixelRepresentation") is not None:
+        depth = replace(depth, signed=_is_signed(samples, precision, declared=depth.signed))
+        if samples.dtype.kind == "i" and not depth.signed:
+            samples = samples.view(f"u{samples.dtype.itemsize}") & ((1 << precision) - 1)
     if samples.dtype.kind == "i":
         signed = Depth(8 * samples.dtype.itemsize, precision, precision - 1, True)
         padding = _Padding.of(dataset, signed)
@@ -116,6 +122,21 @@ def cells_of_codestream(samples: npt.NDArray[Any], precision: int, depth: Depth,
     elif used >> (cell.high + 1) and not (cell.signed and _all_rows(words, lambda rows: _is_extended(rows, cell))):
         cell = own  # more bits than BitsStored says
     return _cut(words, cell, padding)
+
+
+def _is_signed(samples: npt.NDArray[Any], precision: int, *, declared: bool) -> bool:
+    """Return whether samples are signed, where a codestream that knows it and the header may differ.
+
+    Either of them can be wrong: some encoders declare two's complement as unsigned. Read with the wrong sign, an image
+    is torn where its values pass the middle of the range: the smoother reading counts, else the codestream's.
+    """
+    said = samples.dtype.kind == "i"
+    if said == declared:
+        return said
+    rows = samples[:: max(1, len(samples) // ROWS_AT_A_TIME)].astype(np.int32) & ((1 << precision) - 1)
+    turned = np.where(rows >> (precision - 1), rows - (1 << precision), rows)
+    unsigned, signed = (float(np.abs(np.diff(reading, axis=1)).mean()) for reading in (rows, turned))
+    return said if unsigned == signed else signed < unsigned
 
 
 @dataclass(frozen=True)

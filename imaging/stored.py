@@ -164,7 +164,9 @@ def _encapsulated(file: DicomFile, image: Image, limits: Limits) -> StoredPixels
     samples = decode_frame(frame, stream, image.photometric)
     if stream.components == 1:
         depth = declared_depth(file.dataset, stream.precision)
-        return _grey(file, image, cells_of_codestream(samples, stream.precision, depth, file.dataset))
+        knows_sign = stream.family == "jpeg-2000"
+        cells = cells_of_codestream(samples, stream.precision, depth, file.dataset, knows_sign=knows_sign)
+        return _grey(file, image, cells)
     if samples.dtype not in (np.uint8, np.uint16):
         raise Unreadable("unsupported", "signed colours")
     return StoredPixels(image, None, _full_range(samples, stream.precision))

@@ -154,6 +154,27 @@ def test_signed_values_of_a_codestream(kind: str, precision: int) -> None:
     np.testing.assert_array_equal(cells(written(made)).values, SIGNED)
 
 
+@pytest.mark.parametrize("precision", [12, 16])
+@pytest.mark.parametrize("stream_is_right", [True, False])
+def test_where_codestream_and_header_differ_in_sign_the_smooth_reading_counts(
+    precision: int, stream_is_right: bool
+) -> None:
+    """JPEG 2000 says whether samples are signed; some encoders say it wrongly."""
+    top = 1 << (precision - 1)
+    plain = chest(precision)
+    signed = (plain.astype(np.int32) - top).astype(np.int16)
+    if stream_is_right:
+        cases: list[tuple[Any, int, Any]] = [(plain, 1, plain), (signed, 0, signed)]
+    else:  # the same bits under the other sign
+        bits = signed.view(np.uint16) & ((1 << precision) - 1)
+        wrapped = np.where(plain >= top, plain.astype(np.int32) - 2 * top, plain).astype(np.int16)
+        cases = [(bits, 1, signed), (wrapped, 0, plain)]
+    for words, declared, expected in cases:
+        made = coded(words.astype(words.dtype), precision, "j2k")
+        made.PixelRepresentation, made.BitsStored, made.HighBit = declared, precision, precision - 1
+        np.testing.assert_array_equal(cells(written(made)).values.astype(int), expected.astype(int))
+
+
 def coded(words: npt.NDArray[Any], precision: int, kind: str) -> Any:
     if kind == "j2k":
         frame = imagecodecs.jpeg2k_encode(words, level=0, codecformat="j2k", reversible=True, bitspersample=precision)

@@ -144,7 +144,7 @@ ATTRIBUTES: dict[str, list[tuple[str, Any]]] = {
     "BitsAllocated": [("US", value) for value in (1, 8, 12, 16, 32, 0, None)],
     "BitsStored": [("US", value) for value in (8, 10, 11, 12, 13, 16, 17, None)] + [("LO", "twelve")],
     "HighBit": [("US", value) for value in (7, 9, 11, 12, 13, 15, 16, None)],
-    "PixelRepresentation": [("US", value) for value in (0, 2, None)],
+    "PixelRepresentation": [("US", value) for value in (0, 1, 2, None)],
     "SamplesPerPixel": [("US", value) for value in (1, 2, 3, None)],
     "NumberOfFrames": [("IS", value) for value in ("1", "2", "0", "")] + [("LO", "one")],
     "Rows": [("US", value) for value in (0, 1, 182, 184, 240, 65535, None)],
