@@ -256,7 +256,8 @@ def write_bundle(
         checked = Manifest.model_validate({**manifest, "schema_version": SCHEMA_VERSION, "files": entries})
     except ValidationError as error:
         raise BundleError(f"the new bundle's manifest is wrong: {error}") from None
-    raw = checked.model_dump(mode="json")
+    # A field that came later is left out where it says nothing new, so that the digests of before stay.
+    raw = checked.model_dump(mode="json", exclude=None if checked.for_processing else {"for_processing"})
     digest = digest_of(raw)
     document = {"manifest": raw, "digest": digest, "signature": sign(digest, key) if key else None}
     path.parent.mkdir(parents=True, exist_ok=True)

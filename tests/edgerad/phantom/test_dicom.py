@@ -36,9 +36,11 @@ def read(spec: PhantomSpec, syntax: Syntax = "explicit", private: bool = False) 
 
 
 def shown(data: bytes) -> NDArray[np.float64]:
-    """Return what a viewer shows of a file, 0 to 1."""
+    """Return what a viewer shows of a file, 0 to 1, with the window opened to all but the outermost values."""
     found = picture(data)
-    return np.asarray(np.clip((found.values - found.low) / (found.high - found.low), 0, 1), np.float64)
+    values = found.values.astype(np.float64) * (-1 if found.inverted else 1)
+    low, high = np.percentile(values, (0.5, 99.5))
+    return np.asarray(np.clip((values - low) / (high - low), 0, 1), np.float64)
 
 
 @pytest.mark.parametrize("storage", ["CR", "DX"])
