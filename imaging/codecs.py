@@ -40,10 +40,8 @@ def declared_by(frame: Frame) -> Codestream:
 
 
 def check_decoding(stream: Codestream, size: int, limits: Limits) -> None:
-    """Refuse what would take too much memory to decode; OpenJPEG computes in 32 bits a sample."""
-    samples = stream.rows * stream.columns * stream.components
-    needed = 1 if stream.precision <= 8 else 2
-    check_memory(size + samples * (needed + (4 if stream.family == "jpeg-2000" else 0)), limits)
+    """Refuse what would take too much memory to decode."""
+    check_memory(size + stream.decoding_bytes, limits)
 
 
 def decode_frame(frame: Frame, stream: Codestream, photometric: str) -> Samples:

@@ -17,6 +17,7 @@ _EOI: Final = b"\xff\xd9"
 """End of image in JPEG and JPEG-LS, end of codestream in JPEG 2000; entropy-coded data never hold it in any of them."""
 _STANDALONE: Final = frozenset((0x01, *range(0xD0, 0xD9)))
 _SOF: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE_SOF: Final = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _LOSSLESS_SOF: Final = frozenset((0xC3, 0xC7, 0xCB, 0xCF))
 _JPEG_LS_SOF, _SCAN, _APP0, _APP14, _COD = 0xF7, 0xDA, 0xE0, 0xEE, 0x52
 
@@ -41,6 +42,15 @@ class Codestream:
     """Whether colours are stored as luminance and chrominance; None where the codestream does not say."""
     length: int | None
     """Bytes up to and with the end marker; None where that is missing."""
+    progressive: bool = False
+    """Whether a decoder must keep all coefficients, 16 bits each (ISO/IEC 10918-1 SOF2)."""
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Bytes of memory that decoding takes, by estimate; OpenJPEG computes in 32 bits a sample."""
+        samples = self.rows * self.columns * self.components
+        working = 4 if self.family == "jpeg-2000" else 2 if self.progressive else 0
+        return samples * ((1 if self.precision <= 8 else 2) + working)
 
 
 def read_codestream(frame: bytes | memoryview) -> Codestream:
@@ -59,6 +69,7 @@ def read_codestream(frame: bytes | memoryview) -> Codestream:
 def _jpeg(data: memoryview) -> Codestream:
     position = 2
     found: tuple[Family, int, int, int, int] | None = None
+    progressive = False
     transformed: bool | None = None
     while True:
         if data[position] != 0xFF:
@@ -76,6 +87,7 @@ def _jpeg(data: memoryview) -> Codestream:
             family: Family = "jpeg-ls" if marker == _JPEG_LS_SOF else "jpeg"
             if marker in _LOSSLESS_SOF:
                 family = "jpeg-lossless"
+            progressive = marker in _PROGRESSIVE_SOF
             this = (family, rows, columns, components, precision)
             if found is not None and found != this:
                 raise BadCodestream("two frame headers of the codestream differ")
@@ -93,7 +105,8 @@ def _jpeg(data: memoryview) -> Codestream:
         raise BadCodestream("the frame holds two codestreams")
     end = _find(data, _EOI, position)
     family, rows, columns, components, precision = found
-    return Codestream(family, rows, columns, components, precision, False, transformed, end + 2 if end >= 0 else None)
+    whole = end + 2 if end >= 0 else None
+    return Codestream(family, rows, columns, components, precision, False, transformed, whole, progressive)
 
 
 def _second_image(data: memoryview, scan: int) -> bool:

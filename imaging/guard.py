@@ -167,7 +167,7 @@ def _walk(body: Buffer, offset: int, implicit: bool, little: bool, limits: Limit
             continue
         value, length, nested = _element(body, offset, tag, implicit, little)
         if tag == PIXEL_DATA and length == UNDEFINED:  # of an icon: its fragments hold no elements
-            offset = _behind_fragments(body, value, little)
+            offset = _behind_fragments(body, value, little, limits)
         elif nested or length == UNDEFINED:  # UN of undefined length is a sequence, too (PS3.5 6.2.2)
             ends.append(None if length == UNDEFINED else value + length)
             if len(ends) > 2 * limits.max_depth:  # a sequence and its item make two
@@ -183,15 +183,17 @@ def _walk(body: Buffer, offset: int, implicit: bool, little: bool, limits: Limit
     return None, offset, offset < size
 
 
-def _behind_fragments(body: Buffer, offset: int, little: bool) -> int:
+def _behind_fragments(body: Buffer, offset: int, little: bool, limits: Limits) -> int:
     """Return the offset behind encapsulated pixel data (PS3.5 A.4), or the end of the data."""
     unpack = struct.Struct("<HHI" if little else ">HHI").unpack_from
-    while offset + 8 <= len(body):
+    for _ in range(limits.max_elements):
+        if offset + 8 > len(body):
+            return len(body)
         group, element, length = unpack(body, offset)
         offset += 8 + (length if length != UNDEFINED else 0)
         if group << 16 | element == SEQUENCE_END:
             return offset
-    return len(body)
+    raise Unreadable("too-large", f"more than {limits.max_elements} fragments in an icon")
 
 
 def _close(ends: list[int | None]) -> None:

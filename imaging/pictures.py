@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from imaging.codestream import BadCodestream, read_codestream
 from imaging.colour import chroma
-from imaging.limits import Limits, check_size
+from imaging.limits import Limits, check_memory, check_size
 from imaging.refusal import Unreadable
 from imaging.resample import Plane, reduce_pixels
 
@@ -41,6 +42,7 @@ def read_jpeg(data: bytes, limits: Limits) -> GreyPicture:
     except Exception as error:  # noqa: BLE001 - simplejpeg raises KeyError for some damage
         raise Unreadable(_jpeg_reason(data, error), "the JPEG header does not decode") from None
     check_size(rows, columns, limits)
+    check_jpeg_memory(data, rows * columns, limits)
     if colorspace not in {"Gray", "YCbCr", "RGB"}:
         raise Unreadable("unsupported", f"a JPEG in colour space {colorspace}; send grey or RGB")
     least = limits.reduce_to or 0
@@ -58,6 +60,26 @@ def read_jpeg(data: bytes, limits: Limits) -> GreyPicture:
     return GreyPicture(grey[:, :, 0], rows, columns, colour)
 
 
+def check_jpeg_memory(data: bytes, pixels: int, limits: Limits) -> None:
+    """Refuse a JPEG that takes too much memory to decode, as a large progressive one does; raises Unreadable."""
+    if len(data) + 9 * pixels <= limits.max_memory:  # three components, and their coefficients
+        return
+    try:
+        stream = read_codestream(data)
+    except BadCodestream:
+        return  # the decoder says what is wrong with it
+    check_memory(len(data) + stream.decoding_bytes, limits)
+
+
+def check_png_memory(data: bytes, limits: Limits) -> None:
+    """Refuse a PNG that takes too much memory to decode; colours are copied once. Raises Unreadable."""
+    columns, rows, depth, kind = struct.unpack_from(">IIBB", data, 16)
+    channels = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}.get(kind, 4)
+    check_memory(
+        len(data) + rows * columns * (2 if depth == 16 else 1) * (1 if channels == 1 else channels + 4), limits
+    )
+
+
 def _jpeg_reason(data: bytes, error: Exception) -> str:
     text = str(error)
     if "Unsupported" in text or "not supported" in text:
@@ -70,6 +92,7 @@ def read_png(data: bytes, limits: Limits) -> GreyPicture:
     """Decode a PNG to grey; raises Unreadable."""
     columns, rows = _check_png(data)
     check_size(rows, columns, limits)
+    check_png_memory(data, limits)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:

@@ -19,6 +19,7 @@ from imaging.depth import Cells, declared_depth
 from imaging.greyscale import applied_to, pipeline_of
 from imaging.limits import Limits, check_size
 from imaging.part10 import DicomFile
+from imaging.pictures import check_jpeg_memory, check_png_memory
 from imaging.refusal import Unreadable
 from imaging.stored import stored_pixels
 from ship.boxes import Box
@@ -120,6 +121,7 @@ def _decode_jpeg(data: bytes, limits: Limits) -> Pixels:
     except ValueError:
         raise Unreadable("corrupt", "the JPEG header is damaged") from None
     check_size(rows, columns, limits)
+    check_jpeg_memory(data, rows * columns, limits)
     if space not in ("Gray", "YCbCr", "RGB"):
         raise Unreadable("unsupported", "colour space")
     try:
@@ -136,6 +138,7 @@ def _decode_png(data: bytes, limits: Limits) -> Pixels:
         raise Unreadable("corrupt", "the PNG is damaged")
     columns, rows, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
     check_size(rows, columns, limits)
+    check_png_memory(data, limits)
     if interlaced or kind not in _PNG_CHANNELS:
         raise Unreadable("unsupported", "kind of PNG")
     expected = rows * (1 + (columns * depth * _PNG_CHANNELS[kind] + 7) // 8)

@@ -122,6 +122,16 @@ def test_an_icon_with_compressed_pixels_is_passed_over() -> None:
     np.testing.assert_array_equal(found.values, chest())
 
 
+def test_the_fragments_of_an_icon_are_limited() -> None:
+    made = dataset()
+    icon = Dataset()
+    icon.Rows = icon.Columns = 64
+    icon.add_new("PixelData", "OB", b"\xfe\xff\x00\xe0\0\0\0\0" * 60_000)
+    icon["PixelData"].is_undefined_length = True
+    made.IconImageSequence = Sequence([icon])
+    assert refusal(written(made)).reason == "too-large"
+
+
 def test_a_file_cut_anywhere_behind_the_identity_keeps_it() -> None:
     data = written(dataset())
     behind_identity = data.index(STUDY.encode()) + len(STUDY) + 2
