@@ -38,5 +38,9 @@ REASONS: Final[dict[str, str]] = {
     "not-found": "There is no such file or object. Check the path.",
     "object-gone": "The object was removed from the store before it was scored. "
     "Store it again if it still needs a score.",
+    "scoring-failed": "Scoring this image failed every time. Report the fault, without the image.",
+    "replica-died": "A process ended each time that it scored this image. Report the fault, without the image.",
+    "no-answer": "Scoring this image takes too long every time. Report the fault, without the image.",
+    "unrecordable": "The database does not take what was found. Report the fault, without the image.",
     "model-error": "The model gave no result for this image. Report the fault.",
 }

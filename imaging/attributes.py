@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -124,12 +125,17 @@ def items(dataset: Dataset, keyword: str) -> list[Dataset]:
 
 def header_of(dataset: Dataset) -> dict[str, str]:
     """Return the worklist's keywords that have a value, dates and times as DICOM writes them today; patient data."""
-    values = {keyword: text(dataset, keyword)[:LONGEST] for keyword in HEADER_KEYWORDS}
+    values = {keyword: _printable(text(dataset, keyword))[:LONGEST] for keyword in HEADER_KEYWORDS}
     for keyword in DATES & values.keys():
         values[keyword] = _date(values[keyword])
     for keyword in TIMES & values.keys():
         values[keyword] = _time(values[keyword])
     return {keyword: value for keyword, value in values.items() if value}
+
+
+def _printable(value: str) -> str:
+    """Replace what no screen shows and some databases refuse: control characters and lone surrogates."""
+    return "".join(" " if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in value).strip()
 
 
 def _date(value: str) -> str:

@@ -61,6 +61,16 @@ def read_dicom(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> DicomFile:
         raise
 
 
+def whose(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> dict[str, str]:
+    """Return the worklist's keywords of whatever file this is; empty where it does not say. Raises nothing."""
+    try:
+        return read_dicom(data, limits).header
+    except Unreadable as refusal:
+        return refusal.header
+    except Exception:  # noqa: BLE001 - the image was refused already; this only tries to tell whose it is
+        return {}
+
+
 def read_header(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Dataset:
     """Check a DICOM file on disk and return its data set without pixels; memory does not grow with the file.
 

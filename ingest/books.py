@@ -76,10 +76,14 @@ class Books:
                 total.alerts += one.alerts
                 total.shipments += one.shipments
             return total
+        header = outcomes[0].header
         if isinstance(outcomes[0], Refused) and outcomes[0].reason == UNRECORDABLE:
-            msg = f"the database does not take even a refusal ({kind}); is its schema of this version?"
-            raise RuntimeError(msg) from None
-        refused = Refused(outcomes[0].image_id, UNRECORDABLE, f"the database refused the outcome ({kind})")
+            if not header:
+                msg = f"the database does not take even a refusal ({kind}); is its schema of this version?"
+                raise RuntimeError(msg) from None
+            header = {}  # then it is the header that it does not take
+        detail = f"the database refused the outcome ({kind})"
+        refused = Refused(outcomes[0].image_id, UNRECORDABLE, detail, header=header)
         return self.record([refused], letters)
 
     def write_letters(self, letters: Iterable[tuple[Letter, str]]) -> None:

@@ -132,4 +132,6 @@ class Calls:
         if work.attempts + 1 < self._tuning.max_attempts:
             work.attempts += 1
             return batch, []
-        return batch, [Refused(work.image.image_id, reason, f"Serve answers, but not for this image: {reason}")]
+        detail = f"Serve answers, but not for this image: {reason}"
+        header = await self._outside.whose(work.request)
+        return batch, [Refused(work.image.image_id, reason, detail, header=header)]

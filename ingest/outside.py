@@ -6,10 +6,12 @@ import random
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
-from edgerad.scoring import Scorer
+from edgerad.scoring import Scorer, ScoreRequest
 from edgerad.sections import IngestSettings
 from edgerad.store import Head, ObjectGone, StoreError
 from edgerad.telemetry import get_logger
+from imaging.limits import DEFAULT_LIMITS
+from imaging.part10 import whose
 from ingest.books import is_outage
 from ingest.retry import Backoff, Part, Sleep
 
@@ -25,6 +27,11 @@ class Objects(Protocol):
 
     def head(self, key: str) -> Head:
         """Return an object's properties; raises ObjectGone."""
+
+    def get(
+        self, key: str, version_id: str | None = None, limit_bytes: int | None = None, etag: str | None = None
+    ) -> bytes:
+        """Return an object's bytes; raises StoreError."""
 
     def check(self) -> None:
         """Raise unless the bucket answers."""
@@ -87,6 +94,15 @@ class Outside:
                 self._database_out = False
                 return cast("T", result)
             await self.wait(failures)
+
+    async def whose(self, request: ScoreRequest) -> dict[str, str]:
+        """Return the header of an image that Serve cannot score, so that the worklist names its patient; else empty."""
+        try:
+            limit = DEFAULT_LIMITS.max_bytes
+            data = await self._blocking(self._objects.get, request.key, request.version_id, limit, request.etag)
+        except StoreError:
+            return {}
+        return cast("dict[str, str]", await self._blocking(whose, data))
 
     async def head(self, key: str) -> Head | None:
         """Return an object's properties, None when it is not there; StoreError when only this one gets no answer."""

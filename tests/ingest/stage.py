@@ -156,6 +156,7 @@ class Objects:
         self.etags = etags or {}
         self.checks: list[Exception | None] = []
         self.heads: list[Exception] = []
+        self.contents: dict[str, bytes] = {}
 
     def head(self, key: str) -> Head:
         if self.heads:
@@ -163,6 +164,13 @@ class Objects:
         if key not in self.etags:
             raise ObjectGone
         return Head(self.etags[key], 10, now(), None, "application/dicom", {})
+
+    def get(
+        self, key: str, version_id: str | None = None, limit_bytes: int | None = None, etag: str | None = None
+    ) -> bytes:
+        if key not in self.contents:
+            raise ObjectGone
+        return self.contents[key]
 
     def check(self) -> None:
         if self.checks and (error := self.checks.pop(0)) is not None:

@@ -119,7 +119,10 @@ def test_an_outcome_that_cannot_be_stored_is_refused_alone(books: Books) -> None
     images = [image(f"a/{number}") for number in range(4)]
     books.register(images)
     outcomes: list[Outcome] = [scored(item) for item in images]
-    outcomes[1] = scored(images[1], probability=None)  # type: ignore[arg-type]
+    outcomes[1] = dataclasses.replace(
+        scored(images[1], probability=None),  # type: ignore[arg-type]
+        header={"PatientID": "T1"},
+    )
     letters = {
         item.image_id: Letter("kafka", f"t/0/{number}", f"record {number}") for number, item in enumerate(images)
     }
@@ -129,6 +132,8 @@ def test_an_outcome_that_cannot_be_stored_is_refused_alone(books: Books) -> None
     with books.database.read() as session:
         letter = session.scalars(select(DeadLetter)).one()
         assert (letter.reason, letter.position, letter.record) == (UNRECORDABLE, "t/0/1", "record 1")
+        refused = session.get_one(Image, images[1].image_id)
+        assert refused.header == {"PatientID": "T1"}, "whose image it is stays known"
     again = books.record(outcomes, letters)
     assert (again.assessed, again.quarantined) == (0, 0)
     with books.database.read() as session:

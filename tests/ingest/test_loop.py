@@ -19,7 +19,9 @@ from edgerad.database import Database
 from edgerad.records import Assessment, DeadLetter, Image, Outbox
 from edgerad.scoring import Outcome, Scored, ScoreRequest
 from edgerad.store import StoreUnavailable
+from imaging.attributes import header_of
 from ingest.retry import ScorerBusy, ScorerDown
+from tests.imaging.files import PATIENT, dataset, written
 from tests.ingest.stage import (
     TUNING,
     Log,
@@ -123,6 +125,16 @@ def test_an_image_that_breaks_every_call_ends_alone(database: Database) -> None:
     assert [reason for reason, _ in letters(database).values()] == ["scoring-failed"]
     assert all(number == 1 for key, number in scorer.scored.items() if key != "a/5")
     assert scorer.calls.count(["a/5"]) >= 1
+
+
+def test_an_image_that_breaks_every_call_keeps_whose_it_is(database: Database) -> None:
+    objects = Objects()
+    objects.contents["a/5"] = written(dataset())
+    run(Log([message(event("a/5"))]), Scorer({"a/5": ["always"]}), database, objects=objects)
+    with database.read() as session:
+        image = session.scalars(select(Image)).one()
+        assert (image.state, image.reason, image.header) == ("quarantined", "scoring-failed", header_of(dataset()))
+        assert image.header["PatientID"] == PATIENT
 
 
 def test_an_outage_of_serve_counts_no_attempts_however_long(database: Database) -> None:
