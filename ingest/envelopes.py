@@ -62,6 +62,8 @@ def _opened(message: Any, depth: int) -> Iterator[Single]:
     elif (inner := _inner(message)) is not None:
         yield from _opened(_json(inner), depth - 1)
     elif isinstance(message.get("Messages"), list):  # what SQS answers to a request for messages
+        if not message["Messages"]:
+            yield Single(None, message, ignored="no-records")
         for one in message["Messages"]:
             yield from _each(one, depth - 1)
     else:

@@ -354,6 +354,13 @@ ANYTHING = st.recursive(
 )
 
 
+@pytest.mark.parametrize("name", ["Records", "Messages"])
+def test_a_message_without_entries_is_ignored_and_not_lost(name: str) -> None:
+    parsed = parse(json.dumps({name: []}).encode())
+    assert (parsed.ignored, parsed.created, parsed.poisoned) == (["no-records"], [], [])
+    assert split(json.dumps({name: []}).encode())[0][0] is None
+
+
 @given(data=st.data())
 @settings(max_examples=300, deadline=None)
 def test_whatever_stands_anywhere_what_is_read_can_be_stored(data: st.DataObject) -> None:
