@@ -91,7 +91,7 @@ def ask_person() -> None:
 def decide(decision: Callable[[], bool], done: str, repeated: str, place: Any = st) -> None:
     """Take a decision and draw the page again; what is missing for it is said at `place`.
 
-    `done` and `repeated` are Markdown: what happened, and that somebody was faster.
+    `done` and `repeated` are Markdown texts: for a new decision, and for one that somebody had already made.
     """
     try:
         st.session_state["said"] = done if decision() else repeated

@@ -16,9 +16,8 @@ import pydicom
 import pytest
 
 from edgerad.phantom import random_spec, render, to_dicom
-from edgerad.s3server import S3Server
 from edgerad.sections import ReceiverSettings
-from edgerad.store import ObjectStore, StoreConfig
+from edgerad.store import ObjectStore
 from ingest import associations, pdu
 from ingest.arrival import IMPLEMENTATION_UID
 from ingest.receiver import Receiver
@@ -26,15 +25,6 @@ from tests.ingest import wire
 from tests.ingest.wire import COMMAND, LAST, Peer, associate_rq, command, fragment, peer
 
 OUT_OF_RESOURCES, CANNOT_UNDERSTAND, NOT_SUPPORTED = 0xA700, 0xC000, 0x0122
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """A bucket of an embedded store."""
-    with S3Server(tmp_path_factory.mktemp("s3"), "ak", "sk") as server:
-        store = ObjectStore(StoreConfig(server.endpoint_url, "xray", "ak", "sk", max_attempts=1))
-        store.ensure_bucket()
-        yield store
 
 
 @pytest.fixture

@@ -245,10 +245,8 @@ def test_a_shipped_bundle_without_a_readable_manifest_is_no_model(
     assert follower.start() is None
 
 
-def test_a_model_that_serve_cannot_run_gives_way_and_is_not_tried_while_another_serves(stage: Stage) -> None:
-    shipped = bundled_digest("pneumonia")
-    stage.wanted = NEW
-    stage.follower.step()
+def where_new_cannot_run(stage: Stage) -> tuple[Follower, list[str]]:
+    """Return a follower on a machine where Serve cannot run NEW, and the digests that it was told to run."""
     told: list[str] = []
 
     def swap(digest: str, _: Calibration | None) -> None:
@@ -256,7 +254,14 @@ def test_a_model_that_serve_cannot_run_gives_way_and_is_not_tried_while_another_
         if digest == NEW:
             raise RuntimeError("replicas do not come up")
 
-    follower = Follower(load_settings(data_dir=stage.folder), stage.database, None, swap)
+    return Follower(load_settings(data_dir=stage.folder), stage.database, None, swap), told
+
+
+def test_a_model_that_serve_cannot_run_gives_way_and_is_not_tried_while_another_serves(stage: Stage) -> None:
+    shipped = bundled_digest("pneumonia")
+    stage.wanted = NEW
+    stage.follower.step()
+    follower, told = where_new_cannot_run(stage)
     assert follower.start() == shipped
     assert follower.start() == shipped
     assert told == [NEW, shipped], "an attempt would disturb what serves"
@@ -295,14 +300,7 @@ def test_an_attempt_that_failed_leaves_the_fallback_deployed(stage: Stage) -> No
     stage.wanted = NEW
     stage.follower.step()
     stage.damage[NEW] = BundleError("damaged")
-    told: list[str] = []
-
-    def swap(digest: str, _: Calibration | None) -> None:
-        told.append(digest)
-        if digest == NEW:
-            raise RuntimeError("replicas do not come up")
-
-    follower = Follower(load_settings(data_dir=stage.folder), stage.database, None, swap)
+    follower, told = where_new_cannot_run(stage)
     assert follower.start() == shipped
     del stage.damage[NEW]
     assert follower.start() == shipped
