@@ -15,13 +15,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset as parse_dataset
 
 from imaging.attributes import header_of
-from imaging.guard import LARGE_VALUE, LONG_VRS, UNDEFINED, Buffer, Layout, check_file, encoding_of, layout, meta_of
+from imaging.guard import LARGE_VALUE, LONG_VRS, UNDEFINED, Buffer, Layout, encoding_of, layout, meta_of
 from imaging.limits import DEFAULT_LIMITS, Limits
 from imaging.refusal import Unreadable
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from pydicom.tag import BaseTag
 
 AFTER_IDENTITY = 0x00280000
@@ -69,14 +67,6 @@ def whose(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> dict[str, str]:
         return refusal.header
     except Exception:  # noqa: BLE001 - the image was refused already; this only tries to tell whose it is
         return {}
-
-
-def read_header(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Dataset:
-    """Check a DICOM file on disk and return its data set without pixels; memory does not grow with the file.
-
-    Raises Unreadable.
-    """
-    return _read(check_file(file, limits)).dataset
 
 
 def _read(found: Layout) -> DicomFile:
